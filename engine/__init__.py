@@ -1,0 +1,1 @@
+"""molehill: a WireGuard tunnel engine that judges every packet and fails closed."""

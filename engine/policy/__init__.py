@@ -1,0 +1,1 @@
+"""What the security document says, as data: the frozen `Policy` and the rules it stands for."""

@@ -1,0 +1,1 @@
+"""The VPN-service model: `Builder`, `establish()`, profiles."""

@@ -1,0 +1,1 @@
+"""The tunnel state machine: events in, effects out; the transition table is data."""

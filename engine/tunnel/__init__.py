@@ -1,0 +1,1 @@
+"""The glue: datapath, WireGuard device, timers and UAPI socket on one event loop."""

@@ -1,0 +1,1 @@
+"""WireGuard, sans-IO: no socket, no clock, no randomness of its own."""

@@ -1,0 +1,1 @@
+"""The cffi module and its thin checked wrappers."""

@@ -1,0 +1,2 @@
+const char *mh_reason_word(unsigned reason);
+const char *mh_reason_meaning(unsigned reason);

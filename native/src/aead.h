@@ -1,0 +1,30 @@
+/*
+ * aead.h - ChaCha20-Poly1305 (RFC 8439, WireGuard's nonce: 4 zero bytes, 64-bit little-endian counter, empty AD)
+ * over bursts, in place.
+ *
+ * Ownership: a key owns its cipher contexts until mh_aead_key_free(), which wipes them. Threads: a key may be used
+ * by one thread at a time for each direction (its holder, mh_session, locks).
+ */
+#ifndef MH_AEAD_H
+#define MH_AEAD_H
+
+#include "mh.h"
+
+typedef struct mh_aead_key mh_aead_key;
+
+/* One packet: data[0..len) is plaintext (seal) or ciphertext (open), data[len..len+MH_TAG_LEN) is the tag. */
+typedef struct {
+    uint8_t *data;
+    uint32_t len;
+    bool ok; /* out: sealed, or authentic; plaintext of a packet that is not authentic is zeroed */
+    uint64_t counter;
+} mh_aead_job;
+
+mh_aead_key *mh_aead_key_new(const uint8_t key[MH_KEY_LEN]); /* NULL: out of memory, or no such cipher in libcrypto */
+void mh_aead_key_free(mh_aead_key *key);                     /* NULL is fine */
+
+/* Both return how many jobs are ok; a bad job harms no other. */
+size_t mh_aead_seal(mh_aead_key *key, mh_aead_job *jobs, size_t n);
+size_t mh_aead_open(mh_aead_key *key, mh_aead_job *jobs, size_t n);
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * facts.h - what the policy may know of a packet: parsed once, judged once.
+ *
+ * parse.c fills the packet's half, the caller the rest. verdict.c judges. Threads: plain values.
+ */
+#ifndef MH_FACTS_H
+#define MH_FACTS_H
+
+#include "mh.h"
+
+enum mh_direction { MH_OUT = 0, MH_IN = 1, MH_FORWARD = 2 };
+enum mh_iface { MH_LOOPBACK = 0, MH_TUNNEL = 1, MH_OTHER = 2 };
+enum mh_fragment_kind { MH_WHOLE = 0, MH_FIRST = 1, MH_LATER = 2 };
+
+typedef struct {
+    /* from the packet */
+    uint8_t version; /* 4 or 6 */
+    uint8_t proto;   /* the upper-layer protocol, after extension headers */
+    uint8_t fragment;
+    bool has_ports; /* sport/dport are there (TCP, UDP, whole or first fragment) */
+    bool has_icmp;  /* icmp_type/icmp_code are there */
+    uint8_t icmp_type, icmp_code;
+    uint8_t tos; /* TOS / traffic class byte, for ECN */
+    uint16_t sport, dport;
+    uint16_t header_len;  /* offset of the upper-layer header */
+    uint32_t total_len;   /* as the IP header says */
+    uint32_t frag_id;     /* identification */
+    uint32_t frag_offset; /* in bytes */
+    bool more_fragments;
+    uint8_t src[16], dst[16]; /* IPv4 in the first 4 bytes, the rest zero */
+    /* from the caller */
+    uint8_t direction;
+    uint8_t iface_in, iface_out; /* out: iface_out; in: iface_in; forward: both */
+    bool reply;                  /* answers a flow that was allowed */
+    bool has_uid;
+    uint32_t uid;
+    uint32_t mark;
+} mh_facts;
+
+/* Reads an IP packet of len bytes without trusting any length in it. 0, or a reason (MH_REASON_MALFORMED,
+ * MH_REASON_FRAGMENT_BAD). On success everything in "from the packet" is set and the rest zeroed. */
+int mh_parse(const uint8_t *packet, size_t len, mh_facts *facts);
+
+#endif

@@ -1,0 +1,5 @@
+"""Build hook: setuptools asks cffi for the native module (all metadata lives in pyproject.toml)."""
+
+from setuptools import setup
+
+setup(cffi_modules=["native/_build_native.py:ffibuilder"])
