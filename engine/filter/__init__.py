@@ -1,1 +1,1 @@
-"""Per-packet enforcement: packet facts, the readable reference evaluator, the compiler to the native program."""
+"""Per-packet enforcement: facts, the readable reference evaluator, the compiler to the native program."""
