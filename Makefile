@@ -1,2 +1,92 @@
-help:
-	@echo "see README.md"
+# molehill: every task sets itself up (Debian packages, .venv, native build) and re-runs quickly.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+SO     := native/_native.abi3.so
+FUZZ_RUNS ?= 200000
+
+# Debian packages by purpose. A Debian Python needs its headers and venv; another one brings its own.
+DEB_BUILD := gcc libc6-dev libssl-dev $(if $(filter /usr/bin/%,$(PYTHON)),python3.11-dev python3.11-venv)
+DEB_LAB   := iproute2 iputils-ping procps nftables wireguard-tools wireguard-go iperf3 ethtool tcpdump
+DEB_SAN   := clang libclang-rt-14-dev
+
+# Installs what is missing when root; else says in one line what to run.
+define need
+@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+if [ -n "$$missing" ]; then \
+  if [ "$$(id -u)" = 0 ]; then echo "installing" $$missing; \
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+  else echo "Debian packages are missing, run: sudo apt-get install --no-install-recommends" $$missing; exit 1; fi; fi
+endef
+
+.PHONY: help demo test test-slow check bench fuzz asan tsan coverage ci clean setup setup-build setup-lab setup-san
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: setup-build $(BIN)/molehill $(SO) ## .venv with pinned dependencies and the native module
+
+setup-build:
+	$(call need,$(DEB_BUILD))
+
+setup-lab:
+	$(call need,$(DEB_LAB))
+
+setup-san:
+	$(call need,$(DEB_SAN))
+
+$(VENV)/.dependencies: requirements.lock | setup-build
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+$(SO): $(wildcard native/src/*.[ch] native/cdef/*.h) native/_build_native.py $(VENV)/.dependencies
+	$(BIN)/python native/_build_native.py
+	@touch $@
+
+# The editable install gives the two commands; the module itself is the one built in place.
+$(BIN)/molehill: pyproject.toml setup.py $(VENV)/.dependencies $(SO)
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ $(SO)
+
+demo: setup setup-lab ## walk the tunnel through its states with probes and a capture, then measure it (sudo, 2 minutes)
+	@$(BIN)/python -m tests.netns.demo $(DEMO)
+
+test: setup setup-lab ## the test suite (sudo for the parts that need namespaces)
+	@$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
+
+test-slow: setup setup-lab ## the long tests: rekey in real time, 1 GiB transfers, big random samples
+	@$(BIN)/python -m pytest -q -m slow --timeout=1200 $(TESTS)
+
+check: setup ## lint, format, types, layers, C warnings
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -3
+	@$(MAKE) -s -C tests/native cwarn
+
+bench: setup setup-lab ## compare with wireguard-go and the no-crypto build, side by side (sudo)
+	@$(BIN)/python -m bench.endtoend $(BENCH)
+
+fuzz: setup setup-san ## every parser that sees outside bytes, under ASan + UBSan (FUZZ_RUNS executions each)
+	@$(MAKE) -s -C tests/native fuzz FUZZ_RUNS=$(FUZZ_RUNS)
+	@for f in tests/fuzz/fuzz_*.py; do echo "$$f"; $(BIN)/python $$f -runs=$(FUZZ_RUNS) -close_fd_mask=1 >build/$$(basename $$f).log 2>&1 \
+	  || { tail -30 build/$$(basename $$f).log; exit 1; }; done
+
+asan: setup-build setup-san ## native tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) -s -C tests/native asan
+
+tsan: setup-build setup-san ## native tests under ThreadSanitizer
+	@$(MAKE) -s -C tests/native tsan
+
+coverage: setup setup-lab ## the test suite with branch coverage
+	@$(BIN)/coverage run -m pytest -q -m "not slow" && $(BIN)/coverage report --skip-covered
+
+ci: ## what .ci/run does: install, check, sanitizers, test
+	@$(MAKE) -s check
+	@$(MAKE) -s asan tsan
+	@$(MAKE) -s test
+
+clean: ## remove everything that was built
+	rm -rf $(VENV) build dist *.egg-info native/_native.c native/*.so native/*.o .mypy_cache .ruff_cache .hypothesis .coverage
