@@ -1,0 +1,134 @@
+"""A Linux TUN interface: created by pytun, and given by ioctl what pytun lacks.
+
+Order of events: create (or take over a persistent interface of that name) -> fix the length of the virtio
+header -> offer offloads, the best set first and smaller ones if the kernel declines -> non-blocking,
+close-on-exec -> MTU. The interface starts down and without addresses: `up()` here, addresses and routes by
+the host integration.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import struct
+from typing import Final
+
+import pytun
+
+from tun.device import (
+    TUN_F_CSUM,
+    TUN_F_TSO4,
+    TUN_F_TSO6,
+    TUN_F_USO4,
+    TUN_F_USO6,
+    TUNSETOFFLOAD,
+    TUNSETVNETHDRSZ,
+    VNET_HDR_LEN,
+    TunError,
+)
+
+NAME: Final = re.compile(r"[A-Za-z0-9_=+.-]{1,15}", re.ASCII)  # what wg-quick accepts
+
+_TSO: Final = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
+_OFFERS: Final = (_TSO | TUN_F_USO4 | TUN_F_USO6, _TSO, TUN_F_CSUM, 0)  # USO since Linux 6.2
+
+
+def set_vnet_hdr_len(fd: int) -> None:
+    """Make the virtio header VNET_HDR_LEN bytes long (a former owner may have chosen another length)."""
+    fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", VNET_HDR_LEN))
+
+
+def negotiate_offloads(fd: int) -> int:
+    """Offer offloads to the kernel, the best set first; return the TUN_F_* bits that it accepted."""
+    for offer in _OFFERS:
+        try:
+            fcntl.ioctl(fd, TUNSETOFFLOAD, offer)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        else:
+            return offer
+    return 0
+
+
+class LinuxTun:
+    """A TUN interface of this network namespace; it vanishes with `close()` unless it is persistent.
+
+    `offload=False` means no virtio header at all: plain packets of at most MTU bytes.
+    `persist=True` leaves the interface (and the routes into it, so that traffic stays caught) when the
+    process dies; the next LinuxTun of that name takes it over, with `persist=False` so that it goes away in
+    the end. TunError says in one sentence why the interface cannot be had.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        mtu: int = 1420,
+        multi_queue: bool = False,
+        offload: bool = True,
+        persist: bool = False,
+    ) -> None:
+        if not NAME.fullmatch(name) or name in (".", ".."):
+            raise TunError(f"{name!r} is no interface name: use 1 to 15 letters, digits or any of _ = + . -")
+        flags = pytun.IFF_TUN | pytun.IFF_NO_PI
+        flags |= pytun.IFF_VNET_HDR if offload else 0
+        flags |= pytun.IFF_MULTI_QUEUE if multi_queue else 0
+        try:
+            self._tun = pytun.TunTapDevice(name, flags)
+        except OSError as error:
+            raise TunError(_why(name, error)) from error
+        try:
+            fd = self._tun.fileno()
+            os.set_inheritable(fd, False)
+            os.set_blocking(fd, False)
+            if offload:
+                set_vnet_hdr_len(fd)
+            self.offloads = negotiate_offloads(fd) if offload else 0
+            self._tun.persist(persist)
+            self.set_mtu(mtu)
+        except BaseException:
+            self._tun.close()
+            raise
+        self.name: str = self._tun.name
+        self.vnet_hdr = offload
+
+    @property
+    def mtu(self) -> int:
+        """The interface's MTU as it is now."""
+        return int(self._tun.mtu)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Set the interface's MTU (68..65535; IPv6 needs 1280)."""
+        try:
+            self._tun.mtu = mtu
+        except (OSError, OverflowError) as error:
+            raise TunError(f"{mtu} is no MTU for a TUN device: use 1280 to 65535") from error
+
+    def up(self) -> None:
+        """Set the interface up: from now on the kernel routes packets into it."""
+        self._tun.up()
+
+    def fileno(self) -> int:
+        """The queue's descriptor; -1 when closed."""
+        return int(self._tun.fileno())
+
+    def close(self) -> None:
+        """Close the queue; the interface goes too unless it is persistent."""
+        self._tun.close()
+
+
+def _why(name: str, error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
+            return "there is no /dev/net/tun: load the tun module (modprobe tun) or give it to the container"
+        case errno.EACCES:
+            return "/dev/net/tun may not be opened by this user: run as root"
+        case errno.EPERM:
+            return f"the interface {name} may not be created or taken over: run as root or with CAP_NET_ADMIN"
+        case errno.EBUSY:
+            return f"the interface {name} is in use by another process: choose another name or stop it"
+        case errno.EINVAL:
+            return f"the name {name} is taken by an interface of another kind: choose another name"
+        case _:
+            return f"the interface {name} cannot be created: {error.strerror or error}"
