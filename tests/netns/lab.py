@@ -175,8 +175,7 @@ class Lab:
         bin_dir.mkdir()
         for name, module in (("molehill", "engine.cli.main"), ("molehill-wg", "engine.tunnel.molehill_wg")):
             script = bin_dir / name
-            root = os.environ.get("MOLEHILL_ROOT", str(ROOT))
-            script.write_text(f'#!/bin/sh\nPYTHONPATH="{root}" exec "{sys.executable}" -m {module} "$@"\n')
+            script.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -P -m {module} "$@"\n')
             script.chmod(0o755)
         return {**os.environ, "PATH": f"{bin_dir}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
 

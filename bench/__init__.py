@@ -1,0 +1,1 @@
+"""Benchmarks: micro (pytest-benchmark) and end to end (`python -m bench.endtoend`)."""
