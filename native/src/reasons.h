@@ -36,7 +36,8 @@ enum mh_reason {
         MH_REASON_COUNT
 };
 
-/* The word, or NULL for a number that is no reason. Static strings. */
+/* The enumerator without its prefix, the word, the meaning; NULL for a number that is no reason. Static strings. */
+const char *mh_reason_name(unsigned reason);
 const char *mh_reason_word(unsigned reason);
 const char *mh_reason_meaning(unsigned reason);
 

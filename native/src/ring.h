@@ -2,7 +2,7 @@
  * ring.h - events from the datapath thread(s) up to Python: handshake messages and "look at this peer".
  *
  * A bounded ring with a mutex (events are rare) and an eventfd that becomes readable when the ring goes from empty
- * to non-empty. A full ring drops the new message and counts it (RING_FULL). Threads: push from any, pop from one.
+ * to non-empty. A full ring refuses the new event (its pusher counts RING_FULL). Threads: push from any, pop from one.
  */
 #ifndef MH_RING_H
 #define MH_RING_H
@@ -34,7 +34,7 @@ typedef struct mh_ring mh_ring;
 mh_ring *mh_ring_new(uint32_t slots); /* a power of two; NULL: no memory or no eventfd */
 void mh_ring_free(mh_ring *r);
 int mh_ring_fd(const mh_ring *r);
-bool mh_ring_push(mh_ring *r, const mh_event *e); /* copies header + len bytes; false: full */
-bool mh_ring_pop(mh_ring *r, mh_event *e);        /* false: empty (and the eventfd is drained) */
+bool mh_ring_push(mh_ring *r, const mh_event *e); /* copies header + len bytes; false: full, or len beyond the limit */
+bool mh_ring_pop(mh_ring *r, mh_event *e); /* sets depth; false: empty (and the eventfd is drained) */
 
 #endif

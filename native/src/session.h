@@ -10,6 +10,7 @@
 #define MH_SESSION_H
 
 #include "aead.h"
+#include "reasons.h"
 
 typedef struct mh_session mh_session;
 
@@ -26,36 +27,36 @@ uint64_t mh_session_birth_ns(const mh_session *s);
 bool mh_session_initiator(const mh_session *s);
 uint64_t mh_session_sent(const mh_session *s); /* messages sealed so far = next counter */
 
-/* May this session still seal / open at now? (REJECT_AFTER_TIME, REJECT_AFTER_MESSAGES) */
+/* May this session still seal / open at now? (REJECT_AFTER_TIME, REJECT_AFTER_MESSAGES; a now before birth counts as
+ * birth, for a burst reads the clock before the control plane makes the session that it meets) */
 bool mh_session_alive(const mh_session *s, uint64_t now_ns);
 
-/* Seals n plaintexts in place under consecutive counters and writes each one's 16-byte data header in front:
- * jobs[i].data - MH_DATA_HEADER_LEN must be writable. Returns n, or 0 when the session is past its limits. */
+/* Seals n plaintexts in place under consecutive counters (written into the jobs) and writes each one's 16-byte data
+ * header in front: jobs[i].data - MH_DATA_HEADER_LEN must be writable. Returns how many are ok: n, or 0 and nothing
+ * sealed when the session is past its limits or n more messages would pass them. (Fewer than n, each then with
+ * ok == false and its bytes wiped, only if libcrypto fails.) */
 size_t mh_session_seal(mh_session *s, mh_aead_job *jobs, size_t n, uint64_t now_ns);
 
 /* Opens n in place (counter taken by the caller from the header), then checks the replay window: after it, ok means
- * authentic and new, else reasons[i] says why (MH_REASON_AUTH, _REPLAY, _SESSION_EXPIRED). Returns how many are ok. */
+ * authentic and new, else reasons[i] says why (MH_REASON_AUTH, _REPLAY, _SESSION_EXPIRED) and no plaintext is left.
+ * reasons[i] of an ok job is MH_REASON_NONE. Returns how many are ok. */
 size_t mh_session_open(mh_session *s, mh_aead_job *jobs, uint8_t *reasons, size_t n, uint64_t now_ns);
 
-/* Replay window by itself (RFC 6479 style, 8192 packets), for its tests. */
-#define MH_REPLAY_WINDOW 8192
-typedef struct {
-    uint64_t greatest;
-    bool any;
-    uint64_t bits[(MH_REPLAY_WINDOW + 64) / 64];
-} mh_replay;
-void mh_replay_init(mh_replay *r);
-bool mh_replay_accept(mh_replay *r, uint64_t counter); /* true and remembered, or false: seen or too old */
+/* The 16-byte header of a data message (paper 5.4.6): type 4, three zero bytes, receiver index, counter. */
+#define MH_DATA_TYPE 4
+static inline void mh_data_header_put(uint8_t *message, uint32_t receiver, uint64_t counter) {
+    mh_put32le(message, MH_DATA_TYPE);
+    mh_put32le(message + 4, receiver);
+    mh_put64le(message + 8, counter);
+}
 
-/* Receiver index -> session, for many readers and one writer at a time (the control plane, under its own lock).
- * Readers never lock; a removed session or an outgrown table may be freed only after a quiescent point, which the
- * writer's caller provides: mh_index_table_remove() returns, the caller waits, then calls mh_index_table_reclaim(). */
-typedef struct mh_index_table mh_index_table;
-mh_index_table *mh_index_table_new(void);
-void mh_index_table_free(mh_index_table *t);
-bool mh_index_table_add(mh_index_table *t, mh_session *s, void *owner); /* false: out of memory or index taken */
-bool mh_index_table_remove(mh_index_table *t, const mh_session *s);
-mh_session *mh_index_table_find(const mh_index_table *t, uint32_t index, void **owner);
-void mh_index_table_reclaim(mh_index_table *t);
+/* Reads it. false: shorter than the least data message (a keepalive, 32 bytes), or of another type. */
+static inline bool mh_data_header_get(const uint8_t *message, size_t len, uint32_t *receiver, uint64_t *counter) {
+    if (len < MH_DATA_OVERHEAD || mh_get32le(message) != MH_DATA_TYPE)
+        return false;
+    *receiver = mh_get32le(message + 4);
+    *counter = mh_get64le(message + 8);
+    return true;
+}
 
 #endif
