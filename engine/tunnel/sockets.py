@@ -11,6 +11,7 @@ from dataclasses import dataclass
 SO_MARK = 36
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
+IP_PKTINFO = 8
 IP_RECVTOS = 13
 IP_MTU_DISCOVER = 10
 IP_PMTUDISC_DONT = 0
@@ -89,7 +90,7 @@ def _open(family: socket.AddressFamily, port: int, fwmark: int) -> socket.socket
             except PermissionError:
                 sock.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
         if family == socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_PKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVTOS, 1)
             # The tunnel's MTU is chosen to fit; a smaller path must fragment the outer packet, not lose it.
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)

@@ -1,0 +1,131 @@
+"""`molehill-wg [-f] INTERFACE`: a plain WireGuard interface in userspace, in place of the wireguard-go command.
+
+Order of events: create the TUN (so that a missing privilege is told at once), go to the background unless asked not
+to, open the configuration socket, tell the waiting parent that all is ready, run until the interface or the socket is
+deleted or a signal asks to stop.
+"""
+
+import argparse
+import asyncio
+import importlib.metadata
+import logging
+import os
+import signal
+import sys
+
+import uvloop
+
+from engine.filter import PASS_ALL
+from engine.tunnel.tunnel import Stopped, Tunnel, TunnelEvent
+from engine.tunnel.uapi_server import UapiServer
+from engine.wg.uapi import handle_uapi
+from tun import LinuxTun, TunError
+
+DESCRIPTION = """\
+A userspace WireGuard interface, configured by the ordinary wg and wg-quick commands.
+
+NO POLICY IS APPLIED in this mode: every packet passes, as with any plain WireGuard interface.
+The tunnel that fails closed is `molehill run`."""
+
+EPILOG = """\
+examples:
+  molehill-wg wg0                      create wg0 and go to the background
+  molehill-wg -f wg0                   stay in the foreground
+  wg setconf wg0 /etc/wireguard/x.conf configure it with the unmodified wg
+  WG_QUICK_USERSPACE_IMPLEMENTATION=molehill-wg wg-quick up wg0
+
+It ends when the interface is deleted (ip link del wg0), when /var/run/wireguard/wg0.sock is deleted, or on
+SIGINT/SIGTERM. LOG_LEVEL=debug|info|error sets how much is told on standard error.
+
+exit codes: 0 ended as asked, 1 could not start or the interface failed, 2 bad arguments"""
+
+LOG_LEVELS = {
+    "silent": logging.CRITICAL,
+    "error": logging.ERROR,
+    "info": logging.INFO,
+    "verbose": logging.DEBUG,
+    "debug": logging.DEBUG,
+}
+
+
+def main() -> None:
+    """Console entry point."""
+    parser = argparse.ArgumentParser(
+        "molehill-wg", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-f", "--foreground", action="store_true", help="do not go to the background")
+    parser.add_argument("--no-offload", action="store_true", help="one packet a system call (to compare, or to debug)")
+    parser.add_argument("--version", action="version", version=f"molehill-wg {importlib.metadata.version('molehill')}")
+    parser.add_argument("interface", metavar="INTERFACE", help="name of the interface to create, such as wg0")
+    arguments = parser.parse_args()
+    level = os.environ.get("LOG_LEVEL", "error").lower()
+    logging.basicConfig(level=LOG_LEVELS.get(level, logging.ERROR), format="molehill-wg: %(message)s")
+    foreground = arguments.foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"
+    try:
+        device = LinuxTun(arguments.interface, offload=not arguments.no_offload)
+    except TunError as error:
+        sys.exit(f"molehill-wg: {error}")
+    ready = -1 if foreground else _background()
+    try:
+        sys.exit(uvloop.run(_run(device, ready)))
+    except OSError as error:
+        sys.exit(f"molehill-wg: {error}")
+
+
+def _background() -> int:
+    """Fork; the parent waits for the child's word and exits. Returns the pipe's end on which to give it."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.close(reader)
+        os.setsid()
+        return writer
+    os.close(writer)
+    started = os.read(reader, 1) == b"1"
+    os._exit(0 if started else 1)  # the TUN belongs to the child now: no clean-up here
+
+
+def _tell_ready(ready: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    os.write(ready, b"1")
+    os.close(ready)
+
+
+async def _run(device: LinuxTun, ready: int) -> int:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def end(code: int, why: str) -> None:
+        if not ended.done():
+            logging.info(why)
+            ended.set_result(code)
+
+    def on_event(event: TunnelEvent) -> None:
+        if isinstance(event, Stopped):
+            end(0, f"the interface is gone ({os.strerror(event.error)})")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end, 0, "asked to stop")
+    tunnel = Tunnel(device, on_event=on_event)
+    await tunnel.start()
+    tunnel.apply(PASS_ALL)
+    server = UapiServer(
+        device.name,
+        lambda text: handle_uapi(text, tunnel.uapi_facts, tunnel.update),
+        lambda: end(0, "the configuration socket was deleted"),
+    )
+    await server.start()
+    if ready >= 0:
+        _tell_ready(ready)
+    try:
+        return await ended
+    finally:
+        await server.close()
+        await tunnel.close()
+        device.close()
+
+
+if __name__ == "__main__":
+    main()
