@@ -16,9 +16,9 @@ import sys
 import uvloop
 
 from engine.filter import PASS_ALL
-from engine.tunnel.tunnel import Stopped, Tunnel, TunnelEvent
+from engine.tunnel.events import Stopped, TunnelEvent
+from engine.tunnel.tunnel import Tunnel
 from engine.tunnel.uapi_server import UapiServer
-from engine.wg.uapi import handle_uapi
 from tun import LinuxTun, TunError
 
 DESCRIPTION = """\
@@ -113,7 +113,7 @@ async def _run(device: LinuxTun, ready: int) -> int:
     tunnel.apply(PASS_ALL)
     server = UapiServer(
         device.name,
-        lambda text: handle_uapi(text, tunnel.uapi_facts, tunnel.update),
+        tunnel.uapi,
         lambda: end(0, "the configuration socket was deleted"),
     )
     await server.start()

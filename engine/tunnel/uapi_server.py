@@ -1,6 +1,6 @@
 """The configuration socket that the unmodified `wg` talks to: /var/run/wireguard/<interface>.sock, mode 0600.
 
-The text protocol is engine/wg/uapi.py's; here are only the socket, its limits, and the watch that notices when
+The text protocol is engine/wg/uapi.py's; here are only the socket, its patience, and the watch that notices when
 somebody deletes it (which, as with other userspace implementations, is the way to end the process).
 """
 
@@ -14,8 +14,9 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.wg.uapi import Connection, Get, UapiError, Update
+
 SOCKET_DIRECTORY = Path("/var/run/wireguard")
-MAX_REQUEST_BYTES = 64 << 20  # a syncconf of 100,000 peers is about 30 MB
 MAX_CLIENTS = 64
 CLIENT_SECONDS = 30.0  # a client that neither asks nor reads for so long is hung up on
 
@@ -25,11 +26,13 @@ _EVENT = struct.Struct("iIII")
 
 
 class UapiServer:
-    """Serves one interface's socket. `handle` gets a whole request (up to its empty line) and returns the reply."""
+    """Serves one interface's socket. `answer` gets a parsed request and returns the whole reply text."""
 
-    def __init__(self, interface: str, handle: Callable[[str], str], on_deleted: Callable[[], None]) -> None:
+    def __init__(
+        self, interface: str, answer: Callable[[Get | Update | UapiError], str], on_deleted: Callable[[], None]
+    ) -> None:
         self.path = SOCKET_DIRECTORY / f"{interface}.sock"
-        self._handle = handle
+        self._answer = answer
         self._on_deleted = on_deleted
         self._server: asyncio.AbstractServer | None = None
         self._inotify = -1
@@ -64,32 +67,20 @@ class UapiServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients += 1
+        connection = Connection()
         try:
-            if self._clients <= MAX_CLIENTS:
-                while request := await asyncio.wait_for(_read_request(reader), CLIENT_SECONDS):
-                    writer.write(self._handle(request).encode())
-                    await asyncio.wait_for(writer.drain(), CLIENT_SECONDS)
-        except (TimeoutError, ConnectionError, ValueError):
-            pass  # a client that stalls, vanishes or talks endlessly is its own problem
+            while not connection.closed and self._clients <= MAX_CLIENTS:
+                data = await asyncio.wait_for(reader.read(1 << 16), CLIENT_SECONDS)
+                for request in connection.receive(data):
+                    writer.write(self._answer(request).encode())
+                await asyncio.wait_for(writer.drain(), CLIENT_SECONDS)
+        except (TimeoutError, ConnectionError):
+            pass  # a client that stalls or vanishes is its own problem
         finally:
             self._clients -= 1
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-
-
-async def _read_request(reader: asyncio.StreamReader) -> str:
-    """One request including its empty line, or "" at the end. ValueError: too large, or not text."""
-    lines: list[bytes] = []
-    size = 0
-    while line := await reader.readline():
-        size += len(line)
-        if size > MAX_REQUEST_BYTES:
-            raise ValueError("request too large")
-        lines.append(line)
-        if line == b"\n":
-            return b"".join(lines).decode()
-    return ""
 
 
 def _listen(path: Path) -> socket.socket:

@@ -1,0 +1,357 @@
+"""One TUN, one native datapath, one WireGuard device, on the running event loop. The only place where they meet.
+
+The datapath's thread moves the packets; this module never sees one. What it does, in order of events:
+
+* `start()`: sockets, datapath (corked: without a policy everything is dropped), event descriptor, link watch.
+* `apply(code)`: publish a policy program. When it returns, no packet is judged by the former one any more.
+* `configure(config)`: keys, peers, endpoints, allowed IPs. Everything that can fail is done first; the rest is one
+  published snapshot.
+* The datapath's events go into the sans-IO device: handshake messages, "this peer needs a session", "traffic has set a
+  deadline". After each of them `_pump()` carries out what the device wants: datagrams, sessions, keepalives, a timer.
+
+Everything here runs on the event loop's thread.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from engine.tunnel.clock import now, wall
+from engine.tunnel.echo import IPAddress, echo_reply_sequence, echo_request
+from engine.tunnel.events import (
+    HandshakeCompleted,
+    HandshakeGivenUp,
+    PeerStatus,
+    RuleCount,
+    Stopped,
+    TunnelEvent,
+    TunnelStatus,
+)
+from engine.tunnel.link import LinkState, LinkWatch
+from engine.tunnel.resolve import resolve
+from engine.tunnel.sockets import SO_MARK, Sockets, open_sockets
+from engine.wg import device as wg
+from engine.wg.config import DeviceConfig, HostPort, IPNetwork
+from engine.wg.uapi import Get, PeerFacts, UapiError, Update, apply_update, render_get, reply
+from native.datapath import Datapath, Event, EventKind
+from native.datapath import Peer as NativePeer
+from native.endpoint import Endpoint
+from tun.device import Device as TunDevice
+
+log = logging.getLogger(__name__)
+
+EVENTS_PER_WAKEUP = 64
+# As wireguard-go: an eighth of a full queue of handshake messages, and for a second after.
+UNDER_LOAD_DEPTH = 128
+UNDER_LOAD_SECONDS = 1.0
+
+
+@dataclass(eq=False)
+class _Link:
+    """The two halves of one peer: its protocol state (Python) and its place in the datapath (native)."""
+
+    peer: wg.Peer
+    native: NativePeer
+
+
+class Tunnel:
+    """See the head of this module. `on_event` is called on the loop's thread."""
+
+    def __init__(
+        self,
+        tun: TunDevice,
+        *,
+        fwmark: int = 0,
+        on_event: Callable[[TunnelEvent], None] = lambda event: None,
+    ) -> None:
+        self._tun = tun
+        self._on_event = on_event
+        self._fwmark = fwmark
+        self._config = DeviceConfig(fwmark=fwmark)
+        self._device = wg.Device(random=os.urandom, offload=True)
+        self._datapath = Datapath(tun.fileno(), vnet_hdr=tun.vnet_hdr, tun_offloads=tun.offloads, mtu=tun.mtu)
+        self._sockets: Sockets | None = None
+        self._links: dict[bytes, _Link] = {}
+        self._by_id: dict[int, _Link] = {}
+        self._code: bytes | None = None
+        self._rules: tuple[str, ...] = ()
+        self._counted: Counter[str] = Counter()
+        self._counted_bytes: Counter[str] = Counter()
+        self._watch: LinkWatch | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._loaded_until = 0.0
+        self._pings: dict[int, asyncio.Future[float]] = {}
+        self._ping_ident = int.from_bytes(os.urandom(2), "big")
+        self._ping_sequence = 0
+
+    async def start(self) -> None:
+        """Open sockets and start the datapath's thread. OSError when the sockets cannot be had."""
+        loop = asyncio.get_running_loop()
+        self._open_sockets(self._config)
+        loop.add_reader(self._datapath.event_fd, self._events)
+        self._watch = LinkWatch(self._tun.name, self._link_changed)
+        self._datapath.expect_probe(self._ping_ident)
+        self._datapath.start()
+
+    async def close(self) -> None:
+        """Stop the thread, wipe all sessions, close the sockets. The TUN itself stays its owner's."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watch is not None:
+            self._watch.close()
+        asyncio.get_running_loop().remove_reader(self._datapath.event_fd)
+        self._datapath.stop()
+        self._datapath.close()
+        if self._sockets is not None:
+            self._sockets.close()
+        for ping in self._pings.values():
+            ping.cancel()
+
+    # The policy
+
+    def apply(self, code: bytes | None, rules: Sequence[str] = ()) -> None:
+        """Put a compiled policy in force (None: drop everything); `rules` are its rule ids, for the counters.
+
+        On return no packet is judged by the former policy any more (ATOM-1).
+        """
+        self._publish(code, tuple(rules))
+
+    def _publish(self, code: bytes | None, rules: tuple[str, ...]) -> None:
+        routes = [(network, link.native) for link in self._links.values() for network in link.peer.allowed_ips]
+        final = self._datapath.publish(code, routes)
+        self._count(final, self._rules)
+        self._code, self._rules = code, rules
+
+    def _count(self, counts: Sequence[tuple[int, int]], rules: tuple[str, ...]) -> None:
+        for rule, (packets, octets) in zip(rules, counts, strict=False):
+            self._counted[rule] += packets
+            self._counted_bytes[rule] += octets
+
+    # The WireGuard configuration
+
+    @property
+    def config(self) -> DeviceConfig:
+        """The configuration as it is: the port really bound, the endpoints to which peers have roamed."""
+        port = self._sockets.port if self._sockets is not None else 0
+        roamed = {key: _host_port(link.native.endpoint) for key, link in self._links.items()}
+        return replace(self._config, listen_port=port).with_endpoints(roamed)
+
+    async def configure(self, config: DeviceConfig) -> None:
+        """Replace the whole configuration. Hostnames are looked up here: ResolveError, and nothing has changed."""
+        names = [peer for peer in config.peers if peer.endpoint is not None and peer.endpoint.address is None]
+        found: dict[bytes, HostPort | None] = {}
+        for peer in names:
+            assert peer.endpoint is not None
+            found[peer.public_key] = _host_port(await resolve(peer.endpoint.host, peer.endpoint.port))
+        self._replace(config.with_endpoints(found))
+
+    def uapi(self, request: Get | Update | UapiError) -> str:
+        """Answer one request of the configuration socket."""
+        try:
+            if isinstance(request, UapiError):
+                raise request
+            if isinstance(request, Get):
+                return reply(0, render_get(self.config, self._facts()))
+            self._replace(apply_update(self.config, request))
+        except UapiError as error:
+            log.error("configuration request refused: %s", error)
+            return reply(error.errno)
+        except OSError as error:
+            log.error("configuration request failed: %s", error)
+            return reply(error.errno or errno.EIO)
+        return reply()
+
+    def _facts(self) -> dict[bytes, PeerFacts]:
+        facts = {}
+        for key, link in self._links.items():
+            traffic = link.native.traffic()
+            facts[key] = PeerFacts(int(link.peer.last_handshake * 1e9), traffic.rx_bytes, traffic.tx_bytes)
+        return facts
+
+    def _replace(self, config: DeviceConfig) -> None:
+        """Go from the present configuration to `config`; every address is known by now."""
+        present = self.config
+        self._open_sockets(config)  # the only step that can fail
+        if config.private_key != present.private_key:
+            self._device.set_private_key(config.private_key)
+        wanted = {peer.public_key for peer in config.peers}
+        gone = [self._links.pop(key) for key in list(self._links) if key not in wanted]
+        before = {peer.public_key: peer for peer in present.peers}
+        time = now()
+        for peer in config.peers:
+            link = self._links.get(peer.public_key)
+            if link is None:
+                link = _Link(self._device.add_peer(peer.public_key), self._datapath.add_peer())
+                self._links[peer.public_key] = link
+                self._by_id[link.native.id] = link
+            if before.get(peer.public_key) == peer:
+                continue
+            if peer.endpoint is not None and _host_port(link.native.endpoint) != peer.endpoint:
+                endpoint = _endpoint(peer.endpoint)
+                link.native.endpoint = endpoint
+                link.peer.endpoint = endpoint
+            link.peer.preshared_key = peer.preshared_key
+            link.peer.allowed_ips = peer.allowed_ips
+            self._device.set_persistent_keepalive(link.peer, peer.persistent_keepalive, time)
+        self._config = config
+        self._publish(self._code, self._rules)
+        for link in gone:
+            self._device.remove_peer(link.peer.public_key)
+            self._datapath.remove_peer(link.native)
+            del self._by_id[link.native.id]
+        self._pump()
+
+    def _open_sockets(self, config: DeviceConfig) -> None:
+        """Bring port and mark to what `config` says; OSError, and nothing has changed."""
+        present = self._sockets
+        if present is not None and config.listen_port in (0, present.port):
+            if config.fwmark != present.fwmark:
+                for sock in (present.v4, present.v6):
+                    if sock is not None:
+                        sock.setsockopt(socket.SOL_SOCKET, SO_MARK, config.fwmark)
+                self._sockets = replace(present, fwmark=config.fwmark)
+            return
+        fresh = open_sockets(config.listen_port, config.fwmark)
+        self._datapath.set_sockets(fresh.fd(socket.AF_INET), fresh.fd(socket.AF_INET6))
+        self._sockets = fresh
+        if present is not None:
+            present.close()
+
+    def _link_changed(self, state: LinkState) -> None:
+        self._datapath.set_mtu(state.mtu)
+
+    # The protocol's driver
+
+    def _events(self) -> None:
+        """The datapath has something to say."""
+        time = now()
+        for event in self._datapath.events(EVENTS_PER_WAKEUP):
+            self._event(event, time)
+        self._pump()
+
+    def _event(self, event: Event, time: float) -> None:
+        if event.kind is EventKind.MESSAGE:
+            if event.depth >= UNDER_LOAD_DEPTH:
+                self._loaded_until = time + UNDER_LOAD_SECONDS
+            assert event.endpoint is not None
+            loaded = time < self._loaded_until
+            self._device.datagram_received(event.data, event.endpoint, time, under_load=loaded)
+            return
+        if event.kind is EventKind.STOPPED:
+            self._on_event(Stopped(event.error))
+            return
+        link = self._by_id.get(event.peer_id)
+        if link is None:
+            return  # removed meanwhile
+        if event.kind is EventKind.HANDSHAKE:
+            self._device.handshake_wanted(link.peer, time)
+        elif event.kind is EventKind.CONFIRMED:
+            self._device.session_confirmed(link.peer, time)
+        elif event.kind is EventKind.TIMERS:
+            link.native.disarm()
+            self._device.traffic(link.peer, link.native.traffic(), time)
+        elif event.kind is EventKind.PROBE:
+            ping = self._pings.get(echo_reply_sequence(event.data) or 0)
+            if ping is not None and not ping.done():
+                ping.set_result(time)
+
+    def _pump(self) -> None:
+        """Do what the device wants now; arm one timer for what it wants later."""
+        time = now()
+        while (event := self._device.next_event()) is not None:
+            self._carry_out(event)
+        for datagram in self._device.datagrams_to_send(time, wall()):
+            link = self._links.get(datagram.peer.public_key) if datagram.peer is not None else None
+            native = link.native if link is not None else None
+            error = self._datapath.send(datagram.endpoint, datagram.data, native)
+            if error:
+                log.debug("sending to %s failed: %s", datagram.endpoint, os.strerror(error))
+        deadline = self._device.next_timer()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - time), self._timer_due)
+
+    def _timer_due(self) -> None:
+        self._timer = None
+        self._device.handle_timer(now())
+        self._pump()
+
+    def _carry_out(self, event: wg.Event) -> None:
+        """One wish of the protocol."""
+        if isinstance(event, wg.PacketDropped):
+            log.debug("dropped: %s", event.reason)
+            return
+        link = self._links.get(event.peer.public_key)
+        if link is None:
+            return
+        if isinstance(event, wg.SessionReady):
+            link.native.install(event.session)
+            self._on_event(HandshakeCompleted(event.peer.public_key))
+        elif isinstance(event, wg.KeepaliveWanted):
+            link.native.keepalive()
+        elif isinstance(event, wg.EndpointChanged):
+            link.native.endpoint = event.endpoint
+        elif isinstance(event, wg.KeysErased):
+            link.native.erase_keys()
+        elif isinstance(event, wg.HandshakeGivenUp):
+            link.native.flush_staged()
+            self._on_event(HandshakeGivenUp(event.peer.public_key))
+
+    # Looking at it
+
+    async def probe(self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float) -> float | None:
+        """Ping the gateway through the tunnel: the round trip in seconds, None when nothing came within `timeout`."""
+        link = self._links[peer]
+        self._ping_sequence = self._ping_sequence % 0xFFFF + 1
+        sequence = self._ping_sequence
+        reply_time: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._pings[sequence] = reply_time
+        try:
+            begin = now()
+            link.native.probe(echo_request(source, gateway, self._ping_ident, sequence))
+            return await asyncio.wait_for(reply_time, timeout) - begin
+        except TimeoutError:
+            return None
+        finally:
+            del self._pings[sequence]
+
+    def status(self) -> TunnelStatus:
+        """The tunnel at this moment."""
+        counted, octets_counted = Counter(self._counted), Counter(self._counted_bytes)
+        for rule, (packets, octets) in zip(self._rules, self._datapath.verdicts(), strict=False):
+            counted[rule] += packets
+            octets_counted[rule] += octets
+        peers = []
+        for key, link in self._links.items():
+            traffic = link.native.traffic()
+            peers.append(
+                PeerStatus(key, link.native.endpoint, link.peer.last_handshake, traffic.rx_bytes, traffic.tx_bytes)
+            )
+        return TunnelStatus(
+            interface=self._tun.name,
+            mtu=self._tun.mtu,
+            listen_port=self._sockets.port if self._sockets is not None else 0,
+            fwmark=self._sockets.fwmark if self._sockets is not None else 0,
+            peers=tuple(peers),
+            verdicts=tuple(RuleCount(rule, counted[rule], octets_counted[rule]) for rule in counted),
+            drops=self._datapath.drops(),
+            offloads=self._datapath.offloads(),
+            statistics=self._datapath.statistics(),
+        )
+
+
+def _endpoint(where: HostPort) -> Endpoint:
+    address = where.address
+    assert address is not None, "names are looked up before"
+    return Endpoint(address, where.port)
+
+
+def _host_port(endpoint: Endpoint | None) -> HostPort | None:
+    return HostPort(str(endpoint.host), endpoint.port) if endpoint is not None else None
