@@ -36,7 +36,7 @@ from engine.tunnel.link import LinkState, LinkWatch
 from engine.tunnel.resolve import resolve
 from engine.tunnel.sockets import SO_MARK, Sockets, open_sockets
 from engine.wg import device as wg
-from engine.wg.config import DeviceConfig, HostPort, IPNetwork
+from engine.wg.config import DeviceConfig, HostPort
 from engine.wg.uapi import Get, PeerFacts, UapiError, Update, apply_update, render_get, reply
 from native.datapath import Datapath, Event, EventKind
 from native.datapath import Peer as NativePeer
