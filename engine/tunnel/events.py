@@ -45,7 +45,7 @@ class PeerStatus:
 
     public_key: bytes
     endpoint: Endpoint | None
-    last_handshake: float
+    last_handshake: int
     rx_bytes: int
     tx_bytes: int
 

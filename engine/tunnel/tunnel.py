@@ -35,8 +35,10 @@ from engine.tunnel.events import (
 from engine.tunnel.link import LinkState, LinkWatch
 from engine.tunnel.resolve import resolve
 from engine.tunnel.sockets import SO_MARK, Sockets, open_sockets
-from engine.wg import device as wg
+from engine.wg import events as wg
 from engine.wg.config import DeviceConfig, HostPort
+from engine.wg.device import Device as WgDevice
+from engine.wg.peer import Peer as WgPeer
 from engine.wg.uapi import Get, PeerFacts, UapiError, Update, apply_update, render_get, reply
 from native.datapath import Datapath, Event, EventKind
 from native.datapath import Peer as NativePeer
@@ -55,7 +57,7 @@ UNDER_LOAD_SECONDS = 1.0
 class _Link:
     """The two halves of one peer: its protocol state (Python) and its place in the datapath (native)."""
 
-    peer: wg.Peer
+    peer: WgPeer
     native: NativePeer
 
 
@@ -73,7 +75,7 @@ class Tunnel:
         self._on_event = on_event
         self._fwmark = fwmark
         self._config = DeviceConfig(fwmark=fwmark)
-        self._device = wg.Device(random=os.urandom, offload=True)
+        self._device = WgDevice(random=os.urandom, offload=True)
         self._datapath = Datapath(tun.fileno(), vnet_hdr=tun.vnet_hdr, tun_offloads=tun.offloads, mtu=tun.mtu)
         self._sockets: Sockets | None = None
         self._links: dict[bytes, _Link] = {}
@@ -170,7 +172,8 @@ class Tunnel:
         facts = {}
         for key, link in self._links.items():
             traffic = link.native.traffic()
-            facts[key] = PeerFacts(int(link.peer.last_handshake * 1e9), traffic.rx_bytes, traffic.tx_bytes)
+            seconds, nanoseconds = link.peer.last_handshake
+            facts[key] = PeerFacts(seconds * 10**9 + nanoseconds, traffic.rx_bytes, traffic.tx_bytes)
         return facts
 
     def _replace(self, config: DeviceConfig) -> None:
@@ -182,11 +185,13 @@ class Tunnel:
         wanted = {peer.public_key for peer in config.peers}
         gone = [self._links.pop(key) for key in list(self._links) if key not in wanted]
         before = {peer.public_key: peer for peer in present.peers}
-        time = now()
         for peer in config.peers:
             link = self._links.get(peer.public_key)
             if link is None:
-                link = _Link(self._device.add_peer(peer.public_key), self._datapath.add_peer())
+                added = self._device.add_peer(peer.public_key)
+                if added is None:
+                    continue  # our own key: ignored, as the kernel does
+                link = _Link(added, self._datapath.add_peer())
                 self._links[peer.public_key] = link
                 self._by_id[link.native.id] = link
             if before.get(peer.public_key) == peer:
@@ -194,14 +199,14 @@ class Tunnel:
             if peer.endpoint is not None and _host_port(link.native.endpoint) != peer.endpoint:
                 endpoint = _endpoint(peer.endpoint)
                 link.native.endpoint = endpoint
-                link.peer.endpoint = endpoint
-            link.peer.preshared_key = peer.preshared_key
-            link.peer.allowed_ips = peer.allowed_ips
-            self._device.set_persistent_keepalive(link.peer, peer.persistent_keepalive, time)
+                self._device.set_endpoint(link.peer, endpoint)
+            self._device.set_preshared_key(link.peer, peer.preshared_key)
+            self._device.set_allowed_ips(link.peer, peer.allowed_ips)
+            self._device.set_persistent_keepalive(link.peer, peer.persistent_keepalive)
         self._config = config
         self._publish(self._code, self._rules)
         for link in gone:
-            self._device.remove_peer(link.peer.public_key)
+            self._device.remove_peer(link.peer)
             self._datapath.remove_peer(link.native)
             del self._by_id[link.native.id]
         self._pump()
@@ -249,22 +254,27 @@ class Tunnel:
         if link is None:
             return  # removed meanwhile
         if event.kind is EventKind.HANDSHAKE:
-            self._device.handshake_wanted(link.peer, time)
+            if not self._device.handshake_wanted(link.peer, time):
+                link.native.handshake_done()
         elif event.kind is EventKind.CONFIRMED:
             self._device.session_confirmed(link.peer, time)
         elif event.kind is EventKind.TIMERS:
-            link.native.disarm()
-            self._device.traffic(link.peer, link.native.traffic(), time)
+            self._traffic(link, time)
         elif event.kind is EventKind.PROBE:
             ping = self._pings.get(echo_reply_sequence(event.data) or 0)
             if ping is not None and not ping.done():
                 ping.set_result(time)
 
+    def _traffic(self, link: _Link, time: float) -> None:
+        if not self._device.traffic(link.peer, link.native.traffic(), time):
+            link.native.disarm()
+            self._device.traffic(link.peer, link.native.traffic(), time)  # what passed in between
+
     def _pump(self) -> None:
         """Do what the device wants now; arm one timer for what it wants later."""
         time = now()
         while (event := self._device.next_event()) is not None:
-            self._carry_out(event)
+            self._carry_out(event, time)
         for datagram in self._device.datagrams_to_send(time, wall()):
             link = self._links.get(datagram.peer.public_key) if datagram.peer is not None else None
             native = link.native if link is not None else None
@@ -283,7 +293,7 @@ class Tunnel:
         self._device.handle_timer(now())
         self._pump()
 
-    def _carry_out(self, event: wg.Event) -> None:
+    def _carry_out(self, event: wg.Event, time: float) -> None:
         """One wish of the protocol."""
         if isinstance(event, wg.PacketDropped):
             log.debug("dropped: %s", event.reason)
@@ -295,13 +305,17 @@ class Tunnel:
             link.native.install(event.session)
             self._on_event(HandshakeCompleted(event.peer.public_key))
         elif isinstance(event, wg.KeepaliveWanted):
-            link.native.keepalive()
+            if event.confirms is None or not event.confirms.sent:
+                link.native.keepalive()
+        elif isinstance(event, wg.TrafficWanted):
+            self._traffic(link, time)
         elif isinstance(event, wg.EndpointChanged):
             link.native.endpoint = event.endpoint
         elif isinstance(event, wg.KeysErased):
             link.native.erase_keys()
         elif isinstance(event, wg.HandshakeGivenUp):
             link.native.flush_staged()
+            link.native.handshake_done()
             self._on_event(HandshakeGivenUp(event.peer.public_key))
 
     # Looking at it
@@ -332,7 +346,7 @@ class Tunnel:
         for key, link in self._links.items():
             traffic = link.native.traffic()
             peers.append(
-                PeerStatus(key, link.native.endpoint, link.peer.last_handshake, traffic.rx_bytes, traffic.tx_bytes)
+                PeerStatus(key, link.native.endpoint, link.peer.last_handshake[0], traffic.rx_bytes, traffic.tx_bytes)
             )
         return TunnelStatus(
             interface=self._tun.name,
