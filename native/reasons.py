@@ -33,6 +33,9 @@ class Reason(enum.IntEnum):
     RING_FULL = 19
     UDP_SEND = 20
     TUN_WRITE = 21
+    UNKNOWN_PEER = 22
+    NO_COOKIE = 23
+    RATE_LIMIT = 24
 
     @property
     def word(self) -> str:

@@ -6,6 +6,7 @@ part of its snapshot; `find` here serves the sans-IO mode: one dictionary lookup
 
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 Network = IPv4Network | IPv6Network
@@ -14,32 +15,29 @@ Owner = TypeVar("Owner")
 
 
 class _Family(Generic[Owner]):
-    """One address family: prefix length -> network bits -> owner, longest lengths first."""
+    """One address family."""
 
     def __init__(self, width: int) -> None:
         self._width = width
-        self._lengths: list[tuple[int, dict[int, Owner]]] = []  # (shift, bits -> owner), shift ascending
+        self._tables: dict[int, dict[int, Owner]] = {}  # width - prefix length -> network bits -> owner
+        self._order: list[tuple[int, dict[int, Owner]]] = []  # the same, longest prefixes first
 
     def set(self, network: Network, owner: Owner) -> None:
         shift = self._width - network.prefixlen
-        for known, table in self._lengths:
-            if known == shift:
-                break
-        else:
-            table = {}
-            self._lengths.append((shift, table))
-            self._lengths.sort(key=lambda entry: entry[0])
-        table[int(network.network_address) >> shift] = owner
+        if shift not in self._tables:
+            self._tables[shift] = {}
+            self._order = sorted(self._tables.items(), key=itemgetter(0))
+        self._tables[shift][int(network.network_address) >> shift] = owner
 
     def remove(self, network: Network) -> None:
         shift = self._width - network.prefixlen
-        for known, table in self._lengths:
-            if known == shift:
-                del table[int(network.network_address) >> shift]
-        self._lengths = [entry for entry in self._lengths if entry[1]]
+        del self._tables[shift][int(network.network_address) >> shift]
+        if not self._tables[shift]:
+            del self._tables[shift]
+            self._order = sorted(self._tables.items(), key=itemgetter(0))
 
     def find(self, address: int) -> Owner | None:
-        for shift, table in self._lengths:
+        for shift, table in self._order:
             owner = table.get(address >> shift)
             if owner is not None:
                 return owner

@@ -46,9 +46,7 @@ class CookieChecker:
     def reply(self, message: bytes, sender: int, source: bytes, now: float) -> bytes:
         """Return the cookie reply (64 bytes) to a message with a valid mac1."""
         nonce = self._random(24)
-        sealed = xaead_seal(
-            self._cookie_key, nonce, self._cookie(source, now), message[-MACS_LENGTH:-MAC_LENGTH]
-        )
+        sealed = xaead_seal(self._cookie_key, nonce, self._cookie(source, now), message[-MACS_LENGTH:-MAC_LENGTH])
         return CookieReply(sender, nonce, sealed).build()
 
     def _cookie(self, source: bytes, now: float) -> bytes:

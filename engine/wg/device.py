@@ -213,9 +213,7 @@ class Device:
 
     # ---- the verbs -----------------------------------------------------------------------------------------------
 
-    def datagram_received(
-        self, data: bytes, endpoint: "Endpoint", now: float, *, under_load: bool = False
-    ) -> None:
+    def datagram_received(self, data: bytes, endpoint: "Endpoint", now: float, *, under_load: bool = False) -> None:
         """Take one UDP payload. under_load: more handshake messages wait than we can soon answer (paper 5.3)."""
         kind = classify(data)
         if kind is None:
@@ -302,7 +300,7 @@ class Device:
             self._schedule.update(peer)
 
     def traffic(self, peer: Peer, report: Traffic, now: float) -> bool:
-        """Take a look at a peer's data traffic, and act on what is due. The glue calls this so, on TIMERS and on TrafficWanted:
+        """Look at a peer's data traffic and act on what is due. The glue calls it so, on TIMERS and TrafficWanted:
 
             if not device.traffic(peer, native.traffic(), now):
                 native.disarm()
@@ -469,9 +467,7 @@ class Device:
 
     # ---- taking handshakes ---------------------------------------------------------------------------------------
 
-    def _admit(
-        self, kind: MessageType, data: bytes, endpoint: "Endpoint", now: float, under_load: bool
-    ) -> bool:
+    def _admit(self, kind: MessageType, data: bytes, endpoint: "Endpoint", now: float, under_load: bool) -> bool:
         """Whether an initiation or a response is worth its X25519 (paper 5.3)."""
         if self._identity is None or not self._checker.check_mac1(data):
             self._drop(Reason.AUTH)

@@ -46,7 +46,7 @@ class KeepaliveWanted:
 
     peer: "Peer"
     confirms: "Session | None" = None
-    """Not None: only to confirm this new session to its responder; needless if staged packets were just sent under it."""
+    """Only to confirm this new session to its responder; needless if staged packets were just sent under it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,9 +77,7 @@ class Initiation:
 
     def build(self) -> bytes:
         """Return the 116 bytes that mac1 covers."""
-        return _INITIATION.pack(
-            MessageType.INITIATION, self.sender, self.ephemeral, self.static, self.timestamp
-        )
+        return _INITIATION.pack(MessageType.INITIATION, self.sender, self.ephemeral, self.static, self.timestamp)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The handshake Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (paper 5.4.2-5.4.4), both roles, as pure functions of their inputs.
+"""The handshake Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s (paper 5.4.2-5.4.4): both roles, functions of their inputs.
 
 Order of events, with the names of the paper (C chaining key, H transcript hash):
 

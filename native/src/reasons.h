@@ -27,7 +27,10 @@
     X(CHECKSUM, "checksum", "the inner checksum is wrong")                                                   \
     X(RING_FULL, "ring-full", "the control plane's message ring is full")                                    \
     X(UDP_SEND, "udp-send", "the outer send failed")                                                         \
-    X(TUN_WRITE, "tun-write", "the write into the TUN failed")
+    X(TUN_WRITE, "tun-write", "the write into the TUN failed")                                               \
+    X(UNKNOWN_PEER, "unknown-peer", "a handshake with a key that is no peer's")                              \
+    X(NO_COOKIE, "no-cookie", "under load a handshake message without a valid mac2: a cookie was sent")      \
+    X(RATE_LIMIT, "rate-limit", "more handshake messages than one source or peer may send")
 
 enum mh_reason {
 #define X(name, word, meaning) MH_REASON_##name,
