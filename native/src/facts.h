@@ -10,22 +10,25 @@
 
 enum mh_direction { MH_OUT = 0, MH_IN = 1, MH_FORWARD = 2 };
 enum mh_iface { MH_LOOPBACK = 0, MH_TUNNEL = 1, MH_OTHER = 2 };
-enum mh_fragment_kind { MH_WHOLE = 0, MH_FIRST = 1, MH_LATER = 2 };
+enum mh_fragment_kind { MH_WHOLE = 0, MH_FIRST = 1, MH_LATER = 2 }; /* an atomic fragment (RFC 6946) is whole */
+enum mh_app { MH_APP_UNKNOWN = 0, MH_APP_SERVICE = 1, MH_APP_PROBLEM_REPORT = 2 }; /* which of our executables */
 
 typedef struct {
     /* from the packet */
     uint8_t version; /* 4 or 6 */
-    uint8_t proto;   /* the upper-layer protocol, after extension headers */
+    uint8_t proto;   /* the upper-layer protocol, after extension headers; of an IPv6 later fragment, what its
+                        fragment header claims comes next */
     uint8_t fragment;
     bool has_ports; /* sport/dport are there (TCP, UDP, whole or first fragment) */
-    bool has_icmp;  /* icmp_type/icmp_code are there */
+    bool has_icmp;  /* icmp_type/icmp_code are there (ICMP in IPv4, ICMPv6 in IPv6, whole or first fragment) */
     uint8_t icmp_type, icmp_code;
     uint8_t tos; /* TOS / traffic class byte, for ECN */
     uint16_t sport, dport;
     uint16_t header_len;  /* offset of the upper-layer header */
-    uint32_t total_len;   /* as the IP header says */
+    uint32_t total_len;   /* as the IP header says; never more than the bytes that are there */
     uint32_t frag_id;     /* identification */
-    uint32_t frag_offset; /* in bytes */
+    uint32_t frag_offset; /* in bytes, of a first or later fragment */
+    uint32_t frag_len;    /* bytes of the fragmented datagram that it carries */
     bool more_fragments;
     uint8_t src[16], dst[16]; /* IPv4 in the first 4 bytes, the rest zero */
     /* from the caller */
@@ -33,6 +36,7 @@ typedef struct {
     uint8_t iface_in, iface_out; /* out: iface_out; in: iface_in; forward: both */
     bool reply;                  /* answers a flow that was allowed */
     bool has_uid;
+    uint8_t app; /* enum mh_app, where the platform knows it */
     uint32_t uid;
     uint32_t mark;
 } mh_facts;
