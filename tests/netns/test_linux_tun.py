@@ -1,0 +1,186 @@
+"""The Linux TUN device against the real kernel, in a network namespace of its own."""
+
+import ctypes
+import fcntl
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tun.device import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6, TUNGETIFF, TunError
+from tun.fd import FdTun
+from tun.linux import LinuxTun
+from tun.pcap import PcapTun
+
+pytestmark = pytest.mark.netns
+
+CLONE_NEWNET = 0x40000000
+ALL_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture(autouse=True)
+def namespace() -> Iterator[None]:
+    """A fresh network namespace for this thread and the threads and processes it starts."""
+    former = os.open("/proc/self/ns/net", os.O_RDONLY)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        os.close(former)
+        pytest.skip(f"no network namespace can be made here: {os.strerror(ctypes.get_errno())}")
+    yield
+    assert libc.setns(former, CLONE_NEWNET) == 0
+    os.close(former)
+
+
+def ip(*args: str) -> str:
+    return subprocess.run(["ip", *args], capture_output=True, text=True, check=True).stdout
+
+
+def links() -> str:
+    return ip("-o", "link", "show")
+
+
+def test_a_device_is_ready_for_the_datapath() -> None:
+    device = LinuxTun("mh0", mtu=1380)
+    assert (device.name, device.mtu, device.vnet_hdr) == ("mh0", 1380, True)
+    assert device.offloads in (ALL_OFFLOADS, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)
+    assert not os.get_inheritable(device.fileno())
+    with pytest.raises(BlockingIOError):
+        os.read(device.fileno(), 1)
+    assert "mh0" in links()
+    device.close()
+    assert device.fileno() == -1
+    assert "mh0" not in links()
+
+
+def test_the_mtu_is_what_the_kernel_has_now() -> None:
+    device = LinuxTun("mh0")
+    ip("link", "set", "mh0", "mtu", "1300")
+    assert device.mtu == 1300
+    device.set_mtu(1400)
+    assert "mtu 1400" in links()
+    with pytest.raises(TunError, match="1 is no MTU"):
+        device.set_mtu(1)
+    device.close()
+
+
+def udp_out() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"payload", ("10.9.9.2", 9))
+
+
+@pytest.mark.parametrize("offload", [True, False])
+def test_a_routed_packet_comes_out_with_a_virtio_header_only_if_offloads_are_on(offload: bool) -> None:
+    device = LinuxTun("mh0", offload=offload)
+    ip("address", "add", "10.9.9.1/24", "dev", "mh0")
+    device.up()
+    udp_out()
+    header = 10 if offload else 0
+    while True:
+        assert select.select([device.fileno()], [], [], 5)[0]
+        packet = os.read(device.fileno(), 70_000)[header:]
+        if packet[0] >> 4 == 4 and packet[9] == 17:  # past the kernel's own IPv6 router solicitations
+            break
+    assert packet[28:] == b"payload"
+    assert (device.vnet_hdr, device.offloads != 0) == (offload, offload)
+    device.close()
+
+
+def test_a_persistent_device_stays_and_is_taken_over() -> None:
+    device = LinuxTun("mh0", persist=True)
+    device.close()
+    assert "mh0" in links()
+    again = LinuxTun("mh0", persist=True)
+    assert again.offloads
+    again.close()
+    assert "mh0" in links()
+    last = LinuxTun("mh0", offload=False)
+    assert not last.vnet_hdr
+    last.close()
+    assert "mh0" not in links()
+
+
+def test_several_queues_share_one_interface() -> None:
+    first, second = LinuxTun("mh0", multi_queue=True), LinuxTun("mh0", multi_queue=True)
+    assert links().count("mh0") == 1
+    second.close()
+    first.close()
+
+
+def why_not(name: str) -> str:
+    with pytest.raises(TunError) as caught:
+        LinuxTun(name)
+    return str(caught.value)
+
+
+def test_each_reason_why_a_device_cannot_be_had_is_told_in_a_sentence() -> None:
+    assert why_not("a" * 16).startswith("'aaaaaaaaaaaaaaaa' is no interface name: use 1 to 15 letters")
+    assert why_not("").startswith("'' is no interface name")
+    assert why_not("a b").startswith("'a b' is no interface name")
+    assert why_not("..").startswith("'..' is no interface name")
+    assert why_not("lo") == "the name lo is taken by an interface of another kind: choose another name"
+    device = LinuxTun("mh0")
+    assert why_not("mh0") == "the interface mh0 is in use by another process: choose another name or stop it"
+    device.close()
+
+
+def test_an_ordinary_user_is_told_to_be_root() -> None:
+    code = "import os; from tun.linux import LinuxTun; os.setuid(65534); LinuxTun('mh0')"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert "run as root" in result.stderr.splitlines()[-1]
+
+
+def tun_queue(name: str, flags: int) -> int:
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name.encode(), flags))
+    return fd
+
+
+def test_a_handed_in_queue_tells_what_it_is() -> None:
+    device = FdTun(tun_queue("mh0", 0x5001))  # TUN, no protocol information, virtio header
+    assert (device.name, device.vnet_hdr, device.mtu) == ("mh0", True, 1500)
+    assert device.offloads & TUN_F_CSUM
+    ip("link", "set", "mh0", "mtu", "1300")
+    assert device.mtu == 1300
+    device.close()
+    plain = FdTun(tun_queue("mh0", 0x1001))
+    assert (plain.vnet_hdr, plain.offloads) == (False, 0)
+    plain.close()
+
+
+def test_a_tap_queue_is_refused() -> None:
+    fd = tun_queue("mh0", 0x1002)
+    with pytest.raises(TunError) as caught:
+        FdTun(fd)
+    assert str(caught.value) == "the interface mh0 is a TAP device: the engine carries IP packets, not frames"
+    os.close(fd)
+
+
+def test_a_wrapped_device_carries_real_packets_and_ends_when_the_interface_is_deleted(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    inner = LinuxTun("mh0")
+    device = PcapTun(inner, tmp_path_factory.mktemp("pcap") / "mh0.pcap")
+    ip("address", "add", "10.9.9.1/24", "dev", "mh0")
+    inner.up()
+    udp_out()
+    packet = b""
+    while not packet.endswith(b"payload"):
+        assert select.select([device.fileno()], [], [], 5)[0]
+        packet = os.read(device.fileno(), 70_000)
+    ip("link", "delete", "mh0")
+    while packet:
+        assert select.select([device.fileno()], [], [], 5)[0]
+        packet = os.read(device.fileno(), 70_000)
+    device.close()
+
+
+def test_ifreq_flags_are_those_the_kernel_reports() -> None:
+    device = LinuxTun("mh0")
+    flags = struct.unpack_from("16sH", fcntl.ioctl(device.fileno(), TUNGETIFF, bytes(40)))[1]
+    assert flags & 0x5001 == 0x5001
+    device.close()
