@@ -1,0 +1,161 @@
+"""What can happen to the tunnel state machine: one small frozen class an event.
+
+Commands come from the user (`Connect`, `Disconnect`, `SettingsChanged`), the rest is what the runner saw.
+No event carries a time: the machine has no clock, deadlines belong to the runner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from engine.policy import Hop, IPAddress, Platform, Tunnel
+
+
+class CauseKind(StrEnum):
+    """Why the tunnel cannot be had; the value is the word shown to the user and used in `status --json`."""
+
+    OFFLINE = "offline"
+    APPLY_POLICY = "apply-policy"
+    SET_DNS = "set-dns"
+    TUN_DEVICE = "tun-device"
+    START_TUNNEL = "start-tunnel"
+    NO_PEER = "no-peer"
+    RESOLVE_ENDPOINT = "resolve-endpoint"
+    INVALID_DNS = "invalid-dns"
+    INVALID_IPV6 = "invalid-ipv6"
+    INTERNAL = "internal"
+
+
+_SENTENCES = {
+    CauseKind.OFFLINE: "the device is offline",
+    CauseKind.APPLY_POLICY: "the security policy could not be applied",
+    CauseKind.SET_DNS: "the DNS servers could not be set",
+    CauseKind.TUN_DEVICE: "the tunnel device could not be opened",
+    CauseKind.START_TUNNEL: "the tunnel could not be started",
+    CauseKind.NO_PEER: "no peer with an endpoint is configured",
+    CauseKind.RESOLVE_ENDPOINT: "the peer's host name could not be resolved",
+    CauseKind.INVALID_DNS: "none of the DNS servers can be used",
+    CauseKind.INVALID_IPV6: "IPv6 has an address without a route, or a route without an address",
+    CauseKind.INTERNAL: "an internal error",
+}
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why the machine is in Error (ERR-2: the user is told)."""
+
+    kind: CauseKind
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{_SENTENCES[self.kind]}: {self.detail}" if self.detail else _SENTENCES[self.kind]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the user decides, as one value; the machine turns it into a `Policy` for each state.
+
+    `peer` is the VPN server's endpoint, `bridge` the first hop in front of it if there is one; `tunnel` the
+    device with the addresses and gateways that the configuration asks for.
+    """
+
+    platform: Platform = Platform.LINUX
+    ios_blocking: bool = False
+    allow_lan: bool = False
+    always_require_vpn: bool = False
+    peer: Hop | None = None
+    bridge: Hop | None = None
+    api: Hop | None = None
+    tunnel: Tunnel | None = None
+    dns: tuple[IPAddress, ...] = field(default=())
+
+    def same_tunnel(self, other: Settings) -> bool:
+        """Whether going from one to the other leaves the running tunnel as it is."""
+        return (self.peer, self.bridge, self.tunnel) == (other.peer, other.bridge, other.tunnel)
+
+
+@dataclass(frozen=True)
+class Connect:
+    """The user wants a tunnel; where there is one already, a new one."""
+
+
+@dataclass(frozen=True)
+class Disconnect:
+    """The user's explicit disconnect: the only way out of blocking (KS-1)."""
+
+
+@dataclass(frozen=True)
+class SettingsChanged:
+    """The settings are these from now on."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class InterfaceUp:
+    """The tunnel device exists, captures all traffic and has these addresses (CON-3)."""
+
+    tunnel: Tunnel
+
+
+@dataclass(frozen=True)
+class TunnelUp:
+    """The tunnel carries traffic: the peer answered, and so did the gateway if there is one to ask."""
+
+
+@dataclass(frozen=True)
+class TunnelDown:
+    """An attempt timed out, or an established tunnel went silent."""
+
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class HandshakeGivenUp:
+    """No answer to handshake initiations for 90 s (WireGuard paper, section 6.1, REKEY_ATTEMPT_TIME)."""
+
+
+@dataclass(frozen=True)
+class TunnelClosed:
+    """The tunnel asked to stop has stopped: nothing is sent, keys are erased."""
+
+
+@dataclass(frozen=True)
+class Fatal:
+    """Something that trying again does not mend."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True)
+class ApplyFailed:
+    """The last `ApplyPolicy`, or the capture of traffic that it relies on, was not put in force (ERR-3)."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True)
+class Offline:
+    """There is no way to the internet outside the tunnel."""
+
+
+@dataclass(frozen=True)
+class Online:
+    """There is one again."""
+
+
+Event = (
+    Connect
+    | Disconnect
+    | SettingsChanged
+    | InterfaceUp
+    | TunnelUp
+    | TunnelDown
+    | HandshakeGivenUp
+    | TunnelClosed
+    | Fatal
+    | ApplyFailed
+    | Offline
+    | Online
+)
