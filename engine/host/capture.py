@@ -1,0 +1,150 @@
+"""What it takes that every packet of this machine ends in the TUN, as plain values: policy rules and routes.
+
+The kernel asks its rules in the order of their priorities. Ours come right after `local`, before any other
+software's, so that nobody's routes are asked first:
+
+    100  fwmark MARK                    goto 190   the engine's own outer packets skip all this
+    110  uid of an excluded user        main
+    120  to a local DNS server, port 53 main, if a route longer than /0 leads there (DNS-2)
+    130  port 53, TCP and UDP           our table  DNS is judged in the TUN even when the LAN is not
+    140  to a LAN range, while allowed  main, if a route longer than /0 leads there
+    150  uid of an included user        our table  only if there is a list of them
+    190  not fwmark MARK                our table  everything; with such a list nothing
+
+Our table (its number is the mark) has the tunnel's routes and beneath them, with the worst metric, `unreachable
+default` for IPv4 and IPv6. These two and the rules belong to no process and no device: if the engine dies, and
+even if the TUN vanishes, packets find `unreachable`, not the way out. They also catch sockets bound to another
+device, for which the TUN's routes do not count.
+
+Main's own routes are asked for the LAN ranges only, and for these only while LAN is allowed. wg-quick and the
+reference app ask them for everything; a hostile DHCP server then routes what it likes past the tunnel
+(TunnelVision, CVE-2024-3661; TunnelCrack LocalNet, CVE-2023-36672).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+
+IPAddress = IPv4Address | IPv6Address
+IPInterface = IPv4Interface | IPv6Interface
+IPNetwork = IPv4Network | IPv6Network
+
+MAIN = 254
+UDP = 17
+TCP = 6
+DEFAULT_ROUTES: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+
+PRIORITY_MARKED = 100
+PRIORITY_EXCLUDED = 110
+PRIORITY_LOCAL_DNS = 120
+PRIORITY_DNS = 130
+PRIORITY_LAN = 140
+PRIORITY_INCLUDED = 150
+PRIORITY_ALL = 190
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One policy rule of one address family.
+
+    `table` None: no lookup, but `goto` the rule of that priority, or simply go on. `unmarked`: for packets
+    without the mark only. `specific`: a route of length 0 found there does not count.
+    """
+
+    version: int
+    priority: int
+    table: int | None
+    goto: int | None = None
+    mark: int | None = None
+    unmarked: bool = False
+    to: IPNetwork | None = None
+    protocol: int | None = None
+    port: int | None = None
+    uid: int | None = None
+    specific: bool = False
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What to capture with the interface, and what to leave alone.
+
+    * `mark`: the firewall mark of the engine's own sockets, and the number of the routing table.
+    * `addresses`, `mtu`, `routes`: the interface's; the routes are what leads into it, the rest of our table
+      is unreachable, so both families are captured whatever the routes are.
+    * `lan`: destinations that main's specific routes may reach past the tunnel (allow LAN), except DNS.
+    * `local_dns`: custom DNS servers reached outside the tunnel (DNS-2).
+    * `included_uids`: if any, only these users' packets are captured. `excluded_uids`: these users' never.
+    """
+
+    interface: str
+    mark: int
+    addresses: tuple[IPInterface, ...] = ()
+    mtu: int = 1420
+    routes: tuple[IPNetwork, ...] = DEFAULT_ROUTES
+    lan: tuple[IPNetwork, ...] = ()
+    local_dns: tuple[IPAddress, ...] = ()
+    included_uids: tuple[int, ...] = ()
+    excluded_uids: tuple[int, ...] = ()
+
+    @property
+    def table(self) -> int:
+        """The number of our routing table."""
+        return self.mark
+
+
+def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
+    """The rules for IP `version` (4 or 6), in the order to add them: what catches all comes first."""
+    table, uids = capture.table, capture.included_uids
+    included: tuple[int | None, ...] = uids or (None,)
+    everything = Rule(version, PRIORITY_ALL, None if uids else table, mark=capture.mark, unmarked=True)
+    wanted = [
+        everything,
+        Rule(version, PRIORITY_MARKED, None, goto=PRIORITY_ALL, mark=capture.mark),
+        *(Rule(version, PRIORITY_EXCLUDED, MAIN, uid=uid) for uid in capture.excluded_uids),
+        *(Rule(version, PRIORITY_INCLUDED, table, uid=uid) for uid in uids),
+    ]
+    for protocol in (UDP, TCP):
+        wanted += [
+            Rule(version, PRIORITY_DNS, table, protocol=protocol, port=53, uid=uid) for uid in included
+        ]
+        wanted += [
+            Rule(
+                version,
+                PRIORITY_LOCAL_DNS,
+                MAIN,
+                to=_host(server),
+                protocol=protocol,
+                port=53,
+                specific=True,
+            )
+            for server in capture.local_dns
+            if server.version == version
+        ]
+    for network in capture.lan:
+        if network.version == version:
+            # Multicast and broadcast have no routes of their own: the default route says by which interface.
+            specific = not (network.network_address.is_multicast or network.num_addresses == 1)
+            wanted.append(Rule(version, PRIORITY_LAN, MAIN, to=network, specific=specific))
+    return tuple(wanted)
+
+
+def gso_max_size(mtu: int) -> int:
+    """The largest super-packet worth asking the kernel for, in bytes.
+
+    As many full segments as one UDP_SEGMENT send can carry (65000 bytes of outer datagrams, each 32 bytes
+    larger than its inner packet; at most 64), so that one read from the TUN becomes one send.
+    """
+    segments = min(65000 // (mtu + 32), 64)
+    return max(mtu, segments * (mtu - 52))  # 20 bytes IPv4, 32 bytes TCP with timestamps
+
+
+def _host(address: IPAddress) -> IPNetwork:
+    return IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)
