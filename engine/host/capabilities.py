@@ -15,9 +15,7 @@ def missing() -> list[str]:
         problems.append("the privilege CAP_NET_ADMIN is missing: run as root (sudo)")
     device = Path("/dev/net/tun")
     if not device.exists():
-        problems.append(
-            "there is no /dev/net/tun: load the tun module (modprobe tun) or give it to the container"
-        )
+        problems.append("there is no /dev/net/tun: load the tun module (modprobe tun) or give it to the container")
     elif not os.access(device, os.R_OK | os.W_OK):
         problems.append("/dev/net/tun may not be opened by this user: run as root (sudo)")
     if not Path("/proc/sys/net/ipv4/conf/all/src_valid_mark").exists():

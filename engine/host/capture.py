@@ -13,8 +13,9 @@ software's, so that nobody's routes are asked first:
 
 Our table (its number is the mark) has the tunnel's routes and beneath them, with the worst metric, `unreachable
 default` for IPv4 and IPv6. These two and the rules belong to no process and no device: if the engine dies, and
-even if the TUN vanishes, packets find `unreachable`, not the way out. They also catch sockets bound to another
-device, for which the TUN's routes do not count.
+even if the TUN vanishes, packets find `unreachable`, not the way out. They also catch IPv6 sockets bound to
+another device, for which the TUN's routes do not count; for IPv4 ones Linux then assumes a neighbour on that
+link, and only a firewall can stop them (docs/known-issues.md).
 
 Main's own routes are asked for the LAN ranges only, and for these only while LAN is allowed. wg-quick and the
 reference app ask them for everything; a hostile DHCP server then routes what it likes past the tunnel
@@ -112,9 +113,7 @@ def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
         *(Rule(version, PRIORITY_INCLUDED, table, uid=uid) for uid in uids),
     ]
     for protocol in (UDP, TCP):
-        wanted += [
-            Rule(version, PRIORITY_DNS, table, protocol=protocol, port=53, uid=uid) for uid in included
-        ]
+        wanted += [Rule(version, PRIORITY_DNS, table, protocol=protocol, port=53, uid=uid) for uid in included]
         wanted += [
             Rule(
                 version,

@@ -153,9 +153,7 @@ def _set_rules(ip: IPRoute, version: int, wanted: tuple[Rule, ...], table: int) 
     present = {_parse_rule(message, version) for message in _our_rules(ip, version)}
     for rule in wanted:
         if rule not in present:
-            _change(
-                f"the policy rule {rule.priority}", lambda rule=rule: _rule(ip, "add", rule), errno.EEXIST
-            )
+            _change(f"the policy rule {rule.priority}", _rule, ip, "add", rule, fine=errno.EEXIST)
     # Only exceptions come and go; one that goes makes the capture tighter.
     for rule in present - set(wanted):
         _change(f"the policy rule {rule.priority}", _rule, ip, "del", rule, fine=errno.ENOENT)

@@ -34,9 +34,7 @@ class OfflineMonitor:
         self._timer: asyncio.TimerHandle | None = None
         self._question: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
-        )
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
         self._socket.bind((0, _GROUPS))
         self._loop.add_reader(self._socket.fileno(), self._noted)
 

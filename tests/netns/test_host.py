@@ -1,0 +1,278 @@
+"""Routes, rules and addresses in a real kernel: what leaves and what does not, judged by `ip` as a witness."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from engine.host import Capture, Host, HostError, OfflineMonitor
+from tests.netns.lab import Namespace, pair
+from tun.linux import LinuxTun
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and routes need root"),
+]
+
+MARK = 0x6D6F6C65
+CAPTURE = Capture(
+    "mh0",
+    MARK,
+    addresses=(ip_interface("10.64.0.2/32"), ip_interface("fd64::2/128")),
+    mtu=1380,
+)
+FAR_V4, FAR_V6 = "203.0.113.9", "2001:db8:9::9"
+
+
+LAN = (ip_network("172.16.0.0/12"), ip_network("fc00::/7"))
+LAN_V4, LAN_V6 = "172.16.9.2", "fd09::2"
+FAR = (FAR_V4, FAR_V6)
+NEAR = (LAN_V4, LAN_V6)
+
+
+@pytest.fixture
+def device() -> Iterator[Namespace]:
+    """A namespace with eth0 to a LAN, and a default route over it for both families."""
+    with pair() as lab:
+        ns = lab["a"]
+        ns.ip("route add default via 172.16.9.2")
+        ns.ip("-6 route add default via fd09::2")
+        with ns.entered():
+            yield ns
+
+
+def way(ns: Namespace, to: str, *words: str) -> str:
+    """The device by which the kernel would send there, or "none"."""
+    version = "-6" if ":" in to else "-4"
+    try:
+        found = json.loads(ns.sh("ip", "-json", version, "route", "get", to, *words))[0]
+    except RuntimeError as error:
+        return "none" if "No route to host" in str(error) or "unreachable" in str(error) else str(error)
+    return "none" if found.get("type") == "unreachable" else str(found["dev"])
+
+
+def marked(ns: Namespace, to: str) -> str:
+    return way(ns, to, "mark", str(MARK))
+
+
+async def captured(capture: Capture = CAPTURE) -> Host:
+    host = Host()
+    await host.capture(capture)
+    return host
+
+
+def run_captured(ns: Namespace, capture: Capture = CAPTURE) -> LinuxTun:
+    """Open the TUN and capture; the descriptor is the caller's."""
+    tun = LinuxTun(capture.interface, persist=True)
+
+    async def work() -> None:
+        await (await captured(capture)).close()
+
+    asyncio.run(work())
+    return tun
+
+
+def release(interface: str = "mh0") -> None:
+    async def work() -> None:
+        host = Host()
+        await host.release(interface, MARK)
+        await host.close()
+
+    asyncio.run(work())
+
+
+def snapshot(ns: Namespace) -> list[str]:
+    """All that a capture may touch, in the words of `ip`."""
+    words = ("rule", "-6 rule", "route show table all", "-6 route show table all", "-brief link")
+    return [ns.ip(line) for line in words]
+
+
+def test_everything_unmarked_goes_into_the_tun_and_the_engine_s_own_goes_out(device: Namespace) -> None:
+    tun = run_captured(device)
+    for address in (*FAR, *NEAR):
+        assert way(device, address) == "mh0"
+        assert marked(device, address) == "eth0"
+    tun.close()
+
+
+def test_ipv6_is_captured_when_the_tunnel_has_only_ipv4(device: Namespace) -> None:
+    tun = run_captured(device, replace(CAPTURE, addresses=(ip_interface("10.64.0.2/32"),)))
+    assert way(device, FAR_V6) == "mh0"
+    tun.close()
+
+
+def test_a_family_without_a_route_into_the_tunnel_is_unreachable_not_open(device: Namespace) -> None:
+    tun = run_captured(device, replace(CAPTURE, routes=(ip_network("0.0.0.0/0"),)))
+    assert (way(device, FAR_V4), way(device, FAR_V6)) == ("mh0", "none")
+    tun.close()
+
+
+def test_an_ipv6_socket_bound_to_another_device_finds_no_way_past_the_tunnel(device: Namespace) -> None:
+    tun = run_captured(device)
+    for address in (FAR_V6, LAN_V6):
+        assert way(device, address, "oif", "eth0") == "none"
+    tun.close()
+
+
+def test_known_limit_an_ipv4_socket_bound_to_another_device_is_not_captured(device: Namespace) -> None:
+    """Linux takes a missing IPv4 route of a bound socket for "on the link": docs/known-issues.md."""
+    tun = run_captured(device)
+    assert way(device, LAN_V4, "oif", "eth0") == "eth0"
+    tun.close()
+
+
+def test_allowed_lan_is_reached_outside_but_not_what_only_claims_to_be_near(device: Namespace) -> None:
+    device.ip("route add 203.0.113.0/24 via 172.16.9.2")  # what a hostile DHCP server would add
+    tun = run_captured(device, replace(CAPTURE, lan=LAN))
+    for address in NEAR:
+        assert way(device, address) == "eth0"
+        assert way(device, address, "ipproto", "udp", "dport", "53") == "mh0"
+        assert way(device, address, "ipproto", "tcp", "dport", "53") == "mh0"
+    for address in FAR:
+        assert way(device, address) == "mh0"
+    assert way(device, "172.20.0.1") == "mh0", "a LAN address without a route of its own"
+    tun.close()
+
+
+def test_a_local_dns_server_is_reached_outside_for_dns_only(device: Namespace) -> None:
+    tun = run_captured(device, replace(CAPTURE, local_dns=(ip_address(LAN_V4),)))
+    assert way(device, LAN_V4, "ipproto", "udp", "dport", "53") == "eth0"
+    assert way(device, LAN_V4, "ipproto", "udp", "dport", "80") == "mh0"
+    tun.close()
+
+
+def test_excluded_users_go_their_own_way_and_included_ones_are_captured_alone(device: Namespace) -> None:
+    tun = run_captured(device, replace(CAPTURE, excluded_uids=(1234,)))
+    assert way(device, FAR_V4, "uid", "1234") == "eth0"
+    assert way(device, FAR_V4, "uid", "1235") == "mh0"
+    asyncio.run(again(replace(CAPTURE, included_uids=(1234,))))
+    assert way(device, FAR_V4, "uid", "1234") == "mh0"
+    assert way(device, FAR_V4, "uid", "1235") == "eth0"
+    tun.close()
+
+
+async def again(capture: Capture) -> None:
+    await (await captured(capture)).close()
+
+
+def test_capturing_twice_changes_nothing_and_a_change_leaves_nothing_stale(device: Namespace) -> None:
+    tun = run_captured(device)
+    once = snapshot(device)
+    asyncio.run(again(CAPTURE))
+    assert snapshot(device) == once
+    other = replace(CAPTURE, lan=LAN, local_dns=(ip_address(LAN_V4),), addresses=(ip_interface("10.1.1.1/32"),))
+    asyncio.run(again(other))
+    assert snapshot(device) != once
+    asyncio.run(again(CAPTURE))
+    assert sorted(snapshot(device)) == sorted(once)
+    tun.close()
+
+
+def test_releasing_leaves_the_machine_as_it_was_found(device: Namespace) -> None:
+    device.sh("sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1")
+    before = snapshot(device)
+    switch = ("sysctl", "-n", "net.ipv4.conf.all.rp_filter", "net.ipv4.conf.all.src_valid_mark")
+    switches = device.sh(*switch)
+    tun = run_captured(device)
+    assert device.sh(*switch).split() == ["2", "1"]
+    release()
+    tun.close()
+    assert snapshot(device) == before
+    assert device.sh(*switch) == switches
+    release()  # nothing to do is fine
+
+
+def test_when_the_tun_vanishes_everything_is_unreachable(device: Namespace) -> None:
+    tun = run_captured(device, replace(CAPTURE, lan=LAN))
+    tun.close()
+    device.ip("link del mh0")
+    for address in FAR:
+        assert way(device, address) == "none"
+        assert marked(device, address) == "eth0"
+    release()
+    for address in FAR:
+        assert way(device, address) == "eth0"
+
+
+def test_a_persistent_tun_that_nobody_reads_still_catches_everything(device: Namespace) -> None:
+    run_captured(device).close()
+    for address in FAR:
+        assert way(device, address) == "mh0"
+    tun = run_captured(device)  # the next run takes the leftovers over
+    assert way(device, FAR_V4) == "mh0"
+    tun.close()
+    release()
+
+
+def test_a_missing_interface_is_one_clear_sentence_and_nothing_is_open(device: Namespace) -> None:
+    async def work() -> None:
+        host = Host()
+        try:
+            with pytest.raises(HostError, match="the interface mh0 does not exist"):
+                await host.capture(CAPTURE)
+        finally:
+            await host.close()
+
+    asyncio.run(work())
+    assert way(device, FAR_V4) == "none"
+    release()
+
+
+def test_going_offline_and_coming_back_is_noticed_once_each(device: Namespace) -> None:
+    told: list[bool] = []
+
+    async def work() -> None:
+        host = Host()
+        monitor = OfflineMonitor(host, MARK, told.append)
+        monitor.watch(ip_address(FAR_V4))
+        await until(lambda: not told, 0.3)
+        await asyncio.to_thread(device.ip, "link set eth0 down")
+        await until(lambda: told == [False], 3)
+        await asyncio.to_thread(device.ip, "link set eth0 up")
+        await asyncio.to_thread(device.ip, "route add default via 172.16.9.2")
+        await until(lambda: told == [False, True], 3)
+        assert await host.route_mtu(ip_address(FAR_V4), MARK) == 1500
+        monitor.close()
+        await host.close()
+
+    async def until(ready: object, patience: float) -> None:
+        assert callable(ready)
+        deadline = asyncio.get_running_loop().time() + patience
+        while not ready():
+            assert asyncio.get_running_loop().time() < deadline, told
+            await asyncio.sleep(0.02)
+
+    asyncio.run(work())
+
+
+def test_the_worker_thread_works_beside_uvloop(device: Namespace) -> None:
+    import uvloop
+
+    async def work() -> bool:
+        host = Host()
+        online = await host.reachable(ip_address(FAR_V4), MARK)
+        await host.close()
+        return online
+
+    assert uvloop.run(work())
+
+
+def test_a_protected_socket_takes_the_way_outside(device: Namespace) -> None:
+    tun = run_captured(device)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as protected,
+    ):
+        protected.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+        plain.connect((FAR_V4, 9))
+        protected.connect((FAR_V4, 9))
+        assert plain.getsockname()[0] == "10.64.0.2"
+        assert protected.getsockname()[0] == "172.16.9.1"
+    tun.close()

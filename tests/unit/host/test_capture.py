@@ -1,0 +1,79 @@
+"""The capture's rules and routes as values."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+from engine.host.capture import (
+    MAIN,
+    PRIORITY_ALL,
+    PRIORITY_DNS,
+    PRIORITY_LAN,
+    PRIORITY_LOCAL_DNS,
+    PRIORITY_MARKED,
+    Capture,
+    Rule,
+    gso_max_size,
+    rules,
+)
+
+MARK = 0x6D6F6C65
+
+
+def test_all_unmarked_packets_of_both_families_go_to_our_table() -> None:
+    for version in (4, 6):
+        first = rules(Capture("mh0", MARK), version)[0]
+        assert first == Rule(version, PRIORITY_ALL, MARK, mark=MARK, unmarked=True)
+
+
+def test_the_engines_own_packets_skip_every_exception() -> None:
+    own = next(rule for rule in rules(Capture("mh0", MARK), 4) if rule.priority == PRIORITY_MARKED)
+    assert (own.mark, own.goto, own.table) == (MARK, PRIORITY_ALL, None)
+
+
+def test_without_exceptions_nothing_asks_the_main_table() -> None:
+    for version in (4, 6):
+        assert all(rule.table != MAIN for rule in rules(Capture("mh0", MARK), version))
+
+
+def test_dns_is_caught_before_the_lan_is_let_past() -> None:
+    capture = Capture("mh0", MARK, lan=(ip_network("192.168.0.0/16"),))
+    assert PRIORITY_DNS < PRIORITY_LAN
+    ports = [(rule.protocol, rule.port) for rule in rules(capture, 4) if rule.priority == PRIORITY_DNS]
+    assert ports == [(17, 53), (6, 53)]
+
+
+def test_a_lan_range_counts_only_where_main_has_a_route_of_its_own_for_it() -> None:
+    capture = Capture("mh0", MARK, lan=(ip_network("10.0.0.0/8"), ip_network("fe80::/10")))
+    for version in (4, 6):
+        lan = [rule for rule in rules(capture, version) if rule.priority == PRIORITY_LAN]
+        assert [(rule.table, rule.specific) for rule in lan] == [(MAIN, True)]
+
+
+def test_multicast_and_broadcast_of_the_lan_may_use_the_default_route() -> None:
+    nets = (ip_network("239.0.0.0/8"), ip_network("255.255.255.255/32"))
+    lan = [r for r in rules(Capture("mh0", MARK, lan=nets), 4) if r.priority == PRIORITY_LAN]
+    assert [rule.specific for rule in lan] == [False, False]
+
+
+def test_a_local_dns_server_is_reached_outside_by_port_53_alone() -> None:
+    capture = Capture("mh0", MARK, local_dns=(ip_address("192.168.1.53"),))
+    dns = [rule for rule in rules(capture, 4) if rule.priority == PRIORITY_LOCAL_DNS]
+    assert [(str(r.to), r.protocol, r.port, r.table) for r in dns] == [
+        ("192.168.1.53/32", 17, 53, MAIN),
+        ("192.168.1.53/32", 6, 53, MAIN),
+    ]
+    assert not [rule for rule in rules(capture, 6) if rule.priority == PRIORITY_LOCAL_DNS]
+
+
+def test_a_list_of_included_users_captures_nobody_else() -> None:
+    found = rules(Capture("mh0", MARK, included_uids=(1000,)), 4)
+    assert all(rule.uid == 1000 for rule in found if rule.table == MARK)
+
+
+def test_a_super_packet_fits_one_send_at_every_mtu() -> None:
+    assert gso_max_size(1420) == 44 * 1368
+    for mtu in range(576, 65000, 17):
+        segments = -(-(gso_max_size(mtu) - 52) // (mtu - 52))
+        assert segments <= 64
+        assert gso_max_size(mtu) <= 65536
