@@ -10,12 +10,13 @@ software's, so that nobody's routes are asked first:
     140  to a LAN range, while allowed  main, if a route longer than /0 leads there
     150  uid of an included user        our table  only if there is a list of them
     190  not fwmark MARK                our table  everything; with such a list nothing
+    195  the same as 150 or 190         unreachable
 
 Our table (its number is the mark) has the tunnel's routes and beneath them, with the worst metric, `unreachable
 default` for IPv4 and IPv6. These two and the rules belong to no process and no device: if the engine dies, and
-even if the TUN vanishes, packets find `unreachable`, not the way out. They also catch IPv6 sockets bound to
-another device, for which the TUN's routes do not count; for IPv4 ones Linux then assumes a neighbour on that
-link, and only a firewall can stop them (docs/known-issues.md).
+even if the TUN vanishes, packets find `unreachable`, not the way out. The last rule does the same for IPv6
+sockets bound to another device, for which our table does not count; for IPv4 ones Linux then assumes a neighbour
+on that link, and only a firewall can stop them (docs/known-issues.md).
 
 Main's own routes are asked for the LAN ranges only, and for these only while LAN is allowed. wg-quick and the
 reference app ask them for everything; a hostile DHCP server then routes what it likes past the tunnel
@@ -50,20 +51,22 @@ PRIORITY_DNS = 130
 PRIORITY_LAN = 140
 PRIORITY_INCLUDED = 150
 PRIORITY_ALL = 190
+PRIORITY_REST = 195
 
 
 @dataclass(frozen=True)
 class Rule:
     """One policy rule of one address family.
 
-    `table` None: no lookup, but `goto` the rule of that priority, or simply go on. `unmarked`: for packets
-    without the mark only. `specific`: a route of length 0 found there does not count.
+    `table` None: no lookup, but `goto` the rule of that priority, or `unreachable`, or simply go on. `unmarked`: for
+    packets without the mark only. `specific`: a route of length 0 found there does not count.
     """
 
     version: int
     priority: int
     table: int | None
     goto: int | None = None
+    unreachable: bool = False
     mark: int | None = None
     unmarked: bool = False
     to: IPNetwork | None = None
@@ -106,8 +109,12 @@ def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
     table, uids = capture.table, capture.included_uids
     included: tuple[int | None, ...] = uids or (None,)
     everything = Rule(version, PRIORITY_ALL, None if uids else table, mark=capture.mark, unmarked=True)
+    rest = [Rule(version, PRIORITY_REST, None, unreachable=True, uid=uid) for uid in uids] or [
+        Rule(version, PRIORITY_REST, None, unreachable=True, mark=capture.mark, unmarked=True)
+    ]
     wanted = [
         everything,
+        *rest,
         Rule(version, PRIORITY_MARKED, None, goto=PRIORITY_ALL, mark=capture.mark),
         *(Rule(version, PRIORITY_EXCLUDED, MAIN, uid=uid) for uid in capture.excluded_uids),
         *(Rule(version, PRIORITY_INCLUDED, table, uid=uid) for uid in uids),

@@ -33,7 +33,7 @@ PROTOCOL = 109  # routing protocol number of our rules and routes (rt_protos: un
 UNREACHABLE_METRIC = 0xFFFFFFFF
 JOB_SECONDS = 10.0
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-_FR_ACT_TO_TABLE, _FR_ACT_GOTO, _FR_ACT_NOP = 1, 2, 3  # linux/fib_rules.h
+_FR_ACT_TO_TABLE, _FR_ACT_GOTO, _FR_ACT_NOP, _FR_ACT_UNREACHABLE = 1, 2, 3, 7  # linux/fib_rules.h
 _FIB_RULE_INVERT = 2
 _RTN_UNICAST, _RTN_UNREACHABLE = 1, 7  # linux/rtnetlink.h
 _NO_WAY_OUT = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
@@ -179,10 +179,11 @@ def _rule(ip: IPRoute, command: str, rule: Rule) -> None:
     if rule.table is not None:
         request["table"] = rule.table
     else:
-        request["action"] = _FR_ACT_NOP if rule.goto is None else _FR_ACT_GOTO
         request["table"] = 0
-    if rule.goto is not None:
-        request["FRA_GOTO"] = rule.goto
+        if rule.goto is not None:
+            request |= {"action": _FR_ACT_GOTO, "FRA_GOTO": rule.goto}
+        else:
+            request["action"] = _FR_ACT_UNREACHABLE if rule.unreachable else _FR_ACT_NOP
     if rule.mark is not None:
         request["fwmark"] = rule.mark
     if rule.unmarked:
@@ -213,6 +214,7 @@ def _parse_rule(message: Any, version: int) -> Rule:
         priority=message.get_attr("FRA_PRIORITY") or 0,
         table=message.get_attr("FRA_TABLE") if action == _FR_ACT_TO_TABLE else None,
         goto=message.get_attr("FRA_GOTO") if action == _FR_ACT_GOTO else None,
+        unreachable=action == _FR_ACT_UNREACHABLE,
         mark=message.get_attr("FRA_FWMARK"),
         unmarked=bool(message["flags"] & _FIB_RULE_INVERT),
         to=ip_network(f"{dst}/{message['dst_len']}") if dst is not None else None,

@@ -354,9 +354,7 @@ class Machine:
             (
                 row
                 for row in TABLE
-                if row.source is before.state
-                and isinstance(event, row.event)
-                and _CONDITIONS[row.when](before, event)
+                if row.source is before.state and isinstance(event, row.event) and _CONDITIONS[row.when](before, event)
             ),
             None,
         )
