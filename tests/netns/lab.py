@@ -186,7 +186,9 @@ class Lab:
         sh("ip", "netns", "add", ns.name)
         self._namespaces[role] = ns
         ns.ip("link set lo up")
-        ns.sh("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
+        quick = ["net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0"]
+        # An address outlives the removal of another one of its subnet, as on a host with a network manager.
+        ns.sh("sysctl", "-qw", *quick, "net.ipv4.conf.default.promote_secondaries=1")
         return ns
 
     def __getitem__(self, role: str) -> Namespace:

@@ -1,0 +1,1 @@
+"""Interop: our engine against Debian's wireguard-go, over real namespaces."""
