@@ -1,0 +1,52 @@
+"""The compiled program gives every packet the verdict that the readable evaluator gives, with its rule and reason."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.filter import FragmentModel, compile_rules, evaluate
+from engine.policy import P0, Policy, rules_for
+from native.facts import Facts
+from native.verdict import FragmentTable, Program
+from tests.properties import policies
+
+
+@given(policies.policies(), st.lists(policies.facts(), min_size=1, max_size=8))
+def test_for_every_policy_the_program_and_the_evaluator_agree(policy: Policy, packets: list[Facts]) -> None:
+    rules = rules_for(policy)
+    program = Program(compile_rules(rules))
+    for facts in packets:
+        assert program.judge(facts) == evaluate(rules, facts)
+
+
+@given(policies.rule_lists(), st.lists(policies.facts(), min_size=1, max_size=8))
+def test_for_rules_that_no_document_asked_for_they_agree_as_well(rules, packets) -> None:
+    program = Program(compile_rules(rules))
+    for facts in packets:
+        assert program.judge(facts) == evaluate(rules, facts)
+
+
+@given(
+    st.lists(policies.rules(), min_size=1, max_size=6),
+    st.integers(60, 400),
+    st.lists(policies.facts(), min_size=1, max_size=8),
+)
+def test_a_program_of_several_words_agrees(some, count, packets) -> None:
+    # Copies that no packet matches (its mark is none of theirs) push the real rules into the later words.
+    rules = (*(replace(some[index % len(some)], mark=1) for index in range(count)), *some, P0)
+    program = Program(compile_rules(rules))
+    for facts in packets:
+        assert program.judge(facts) == evaluate(rules, facts)
+
+
+@given(
+    policies.rule_lists(max_size=4) | policies.policies().map(rules_for),
+    st.lists(st.tuples(policies.facts(few_datagrams=True), st.floats(0, 20)), min_size=1, max_size=12),
+)
+def test_with_memory_of_fragments_they_agree(rules, packets) -> None:
+    program, table, model = Program(compile_rules(rules)), FragmentTable(), FragmentModel(rules)
+    now_ns = 10**9
+    for facts, passed in packets:
+        now_ns += int(passed * 1e9)
+        assert program.filter(table, facts, now_ns) == model.filter(facts, now_ns / 1e9)
