@@ -175,6 +175,7 @@ class Device:
         if self.peers.get(peer.public_key) is not peer:
             return
         del self.peers[peer.public_key]
+        peer.wanted = False
         self.allowed_ips.remove_owner(peer)
         self._drop_staged(peer, Reason.NO_PEER)
         self._forget_initiation(peer)
