@@ -135,7 +135,7 @@ def test_padding_goes_to_16_bytes_but_never_beyond_the_mtu() -> None:
     assert b.received == packets
 
 
-# ---- refusals ----------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------------
 
 
 def test_a_replayed_initiation_is_refused_silently() -> None:
@@ -300,7 +300,7 @@ def test_keys_have_32_bytes() -> None:
         device.add_peer(b"p" * 32, persistent_keepalive=65536)
 
 
-# ---- change ------------------------------------------------------------------------------------------------------------
+# ---- change ------------------------------------------------------------------------------------------
 
 
 def test_a_peer_that_moves_is_followed_after_its_first_authentic_packet() -> None:

@@ -1,5 +1,7 @@
 """The timer rules of paper section 6, in virtual time."""
 
+from itertools import pairwise
+
 import pytest
 
 from engine.wg.constants import REKEY_TIMEOUT_JITTER
@@ -35,7 +37,7 @@ def test_an_initiation_is_repeated_every_5_seconds_with_jitter_for_90_seconds() 
     network.send(a, a.packet(b))
     network.run(300)
     sent = times(network, 1, a)
-    gaps = [later - earlier for earlier, later in zip(sent, sent[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(sent)]
     assert all(5.0 <= gap <= 5.0 + REKEY_TIMEOUT_JITTER for gap in gaps)
     assert len(set(gaps)) > 5
     assert 85 <= sent[-1] <= 90.4
