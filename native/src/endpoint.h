@@ -6,6 +6,8 @@
 #ifndef MH_ENDPOINT_H
 #define MH_ENDPOINT_H
 
+#include <sys/socket.h>
+
 #include "mh.h"
 
 typedef struct {
@@ -18,5 +20,12 @@ typedef struct {
     uint8_t addr[16];  /* IPv4 in the first 4 bytes */
     uint8_t local[16];
 } mh_endpoint;
+
+/* The same outer address and port; the sticky source does not count. */
+bool mh_endpoint_same(const mh_endpoint *a, const mh_endpoint *b);
+
+/* Address and port as a socket address, without the sticky source. Returns its length, 0 for no endpoint. */
+socklen_t mh_endpoint_to_sockaddr(const mh_endpoint *e, struct sockaddr_storage *out);
+bool mh_endpoint_from_sockaddr(mh_endpoint *e, const struct sockaddr_storage *from); /* false: other family */
 
 #endif

@@ -1,0 +1,46 @@
+/* tunio.c - TUN reads and writes. */
+#include "tunio.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+/* A write into an interface that is down is EIO, a read never is: so EIO ends the datapath on the read side only. */
+bool mh_tun_gone(int error) { return error == EBADFD || error == ENODEV || error == EBADF || error == EPIPE || error == ECONNRESET; }
+
+int mh_tun_read(const mh_tun *t, mh_vnet_hdr *h, uint8_t *buffer, size_t room) {
+    uint8_t raw[MH_VNET_HDR_LEN];
+    struct iovec iov[2] = {{.iov_base = raw, .iov_len = sizeof raw}, {.iov_base = buffer, .iov_len = room}};
+    for (;;) {
+        const ssize_t n = t->vnet_hdr ? readv(t->fd, iov, 2) : read(t->fd, buffer, room);
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;
+            return -errno;
+        }
+        if (n == 0) return -ENODEV;
+        if (!t->vnet_hdr) {
+            memset(h, 0, sizeof *h);
+            return (int)n;
+        }
+        if (n <= MH_VNET_HDR_LEN) continue; /* no packet behind the header: nothing to judge, nothing to send */
+        memcpy(h, raw, sizeof raw);
+        return (int)n - MH_VNET_HDR_LEN;
+    }
+}
+
+int mh_tun_write(const mh_tun *t, const mh_vnet_hdr *h, const struct iovec *iov, size_t n) {
+    struct iovec all[MH_JOIN_PACKETS + 1];
+    uint8_t raw[MH_VNET_HDR_LEN];
+    size_t count = 0;
+    if (n > MH_JOIN_PACKETS) return EINVAL;
+    if (t->vnet_hdr) {
+        memcpy(raw, h, sizeof raw);
+        all[count++] = (struct iovec){.iov_base = raw, .iov_len = sizeof raw};
+    }
+    memcpy(all + count, iov, n * sizeof *iov);
+    count += n;
+    ssize_t done;
+    do done = writev(t->fd, all, (int)count);
+    while (done < 0 && errno == EINTR);
+    return done < 0 ? errno : 0;
+}

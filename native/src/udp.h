@@ -1,0 +1,51 @@
+/*
+ * udp.h - the outer sockets: bursts out by UDP_SEGMENT, bursts in by UDP_GRO, sticky source addresses, the TOS byte.
+ *
+ * Ownership: the file descriptors stay the caller's. Threads: any; the two offload flags may be cleared by a sender
+ * that the kernel refuses. Order of a send: one sendmsg with UDP_SEGMENT; refused for its source address -> once more
+ * without; refused as a burst -> one by one with sendmmsg; full -> a bounded wait, then the rest is lost.
+ */
+#ifndef MH_UDP_H
+#define MH_UDP_H
+
+#include <stdatomic.h>
+
+#include "endpoint.h"
+#include "mh.h"
+
+#define MH_UDP_SEGMENTS 64      /* a send, as every kernel with UDP_SEGMENT takes */
+#define MH_UDP_BURST_MAX 65000  /* bytes a send */
+#define MH_UDP_MAX 65507        /* bytes in one datagram */
+
+typedef struct {
+    int fd4, fd6;        /* -1: none */
+    uint16_t port4, port6; /* where we listen, host order */
+    atomic_bool segment; /* UDP_SEGMENT works */
+    bool gro;            /* UDP_GRO is on */
+} mh_udp;
+
+/* Looks at the sockets, switches on packet info, TOS and (with offload) GRO, and asks for large buffers. 0 or an errno. */
+int mh_udp_init(mh_udp *u, int fd4, int fd6, bool offload);
+
+typedef struct {
+    uint8_t *data; /* frames laid end to end, every `stride` bytes; the last may be shorter */
+    uint32_t stride, total;
+    uint8_t tos;
+} mh_udp_burst;
+
+/* Sends a burst (a single datagram is a burst of one). 0, or the errno for which the rest of it was lost; *sent counts
+ * the bytes that went out, *calls the system calls. A sticky source that no longer works is cleared in *to. */
+int mh_udp_send(mh_udp *u, mh_endpoint *to, const mh_udp_burst *b, uint32_t *sent, uint32_t *calls);
+
+typedef struct {
+    uint8_t *data;
+    uint32_t len;
+    uint32_t segment; /* = len, or GRO's: this many bytes each, the last may be shorter */
+    uint8_t tos;
+    mh_endpoint from; /* with the local address it was sent to */
+} mh_datagram;
+
+/* One datagram or GRO burst into buffer. 0, or an errno (EAGAIN: none). A truncated one is EMSGSIZE and gone. */
+int mh_udp_receive(int fd, uint8_t *buffer, size_t room, mh_datagram *d);
+
+#endif
