@@ -36,6 +36,7 @@ class Reason(enum.IntEnum):
     UNKNOWN_PEER = 22
     NO_COOKIE = 23
     RATE_LIMIT = 24
+    ECN = 25
 
     @property
     def word(self) -> str:

@@ -63,8 +63,9 @@ static size_t put_out(mh_session **out, size_t n, mh_session *s) {
     return n;
 }
 
-size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[2]) {
-    size_t n = 0;
+size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[3]) {
+    size_t n = put_out(out, 0, p->retired);
+    p->retired = NULL;
     if (mh_session_initiator(s)) {
         /* The response has confirmed it: usable at once. A `next` that was never confirmed steps back. */
         n = put_out(out, n, p->previous);
@@ -76,13 +77,13 @@ size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[2]) {
             p->previous = p->current;
         }
         p->current = mh_session_ref(s);
-        p->handshake_asked = false;
     } else {
         n = put_out(out, n, p->next);
         n = put_out(out, n, p->previous);
         p->previous = NULL;
         p->next = mh_session_ref(s);
     }
+    p->handshake_asked = false;
     return n;
 }
 
@@ -109,7 +110,7 @@ unsigned mh_peer_stage(mh_peer *p, const uint8_t *packet, uint32_t len, uint32_t
         lost++;
     }
     p->staged[(p->staged_first + p->staged_count++) % MH_STAGE_PACKETS] =
-        (mh_staged){.message = message, .padded = padded, .len = len, .tos = tos};
+        (mh_staged){.message = message, .padded = padded, .tos = tos};
     p->staged_bytes += padded;
     return lost;
 }
@@ -121,6 +122,12 @@ bool mh_peer_unstage(mh_peer *p, mh_staged *out) {
     p->staged_count--;
     p->staged_bytes -= out->padded;
     return true;
+}
+
+void mh_peer_learn(mh_peer *p, const mh_endpoint *sent_to) {
+    if (!mh_endpoint_same(&p->endpoint, sent_to)) return;
+    p->endpoint.flags |= sent_to->flags;
+    if (!sent_to->local_family) p->endpoint.local_family = 0;
 }
 
 static bool arm(mh_peer *p) {

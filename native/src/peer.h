@@ -21,7 +21,7 @@
 
 typedef struct {
     uint8_t *message; /* header room, packet and padding, tag room */
-    uint32_t padded, len;
+    uint32_t padded; /* length of packet and padding */
     uint8_t tos;
 } mh_staged;
 
@@ -36,10 +36,10 @@ typedef struct {
     uint32_t id;
     atomic_bool removed; /* no longer a peer; freed once no snapshot leads here */
     _Atomic uint64_t rx_bytes, tx_bytes, rx_packets, tx_packets;
+    atomic_uint unsent_events; /* bits 1 << kind, for which the ring had no room */
 
     pthread_mutex_t lock;
     mh_endpoint endpoint;
-    bool no_bursts; /* this endpoint's path refuses UDP_SEGMENT */
     mh_session *current, *next, *previous;
     mh_session *retired; /* left the slots on the datapath thread; the control plane frees it */
     uint64_t newest_birth_ns, newest_counter; /* of the newest authentic message: it alone moves the endpoint */
@@ -67,14 +67,17 @@ bool mh_peer_renew_on_receive(const mh_peer *p, uint64_t now_ns);
 /* First authentic message under `next`: next -> current -> previous -> retired. */
 void mh_peer_confirm(mh_peer *p);
 
-/* Puts a new session in its slot and fills out[0..2) with those that left (their references pass to the caller).
+/* Puts a new session in its slot and fills out[0..3) with those that left (a retired one too) (their references pass to the caller).
  * Takes a reference. Returns how many left. */
-size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[2]);
+size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[3]);
 size_t mh_peer_take_all(mh_peer *p, mh_session *out[4]); /* empties every slot, the retired one too */
 
 /* Keeps a message of `len` plain bytes with its padding. Returns how many older ones (or itself) were pushed out. */
 unsigned mh_peer_stage(mh_peer *p, const uint8_t *packet, uint32_t len, uint32_t padded, uint8_t tos);
 bool mh_peer_unstage(mh_peer *p, mh_staged *out); /* the oldest one; free(out->message) is the caller's */
+
+/* After a send to a copy of the endpoint: keeps what the send learnt, if the peer has not moved meanwhile. */
+void mh_peer_learn(mh_peer *p, const mh_endpoint *sent_to);
 
 /* Note traffic; true: push one TIMERS event (and it is now armed). */
 bool mh_peer_note_sent(mh_peer *p, bool data, uint64_t now_ns);

@@ -30,7 +30,8 @@
     X(TUN_WRITE, "tun-write", "the write into the TUN failed")                                               \
     X(UNKNOWN_PEER, "unknown-peer", "a handshake with a key that is no peer's")                              \
     X(NO_COOKIE, "no-cookie", "under load a handshake message without a valid mac2: a cookie was sent")      \
-    X(RATE_LIMIT, "rate-limit", "more handshake messages than one source or peer may send")
+    X(RATE_LIMIT, "rate-limit", "more handshake messages than one source or peer may send")                \
+    X(ECN, "ecn", "a congestion mark outside a packet that cannot carry one (RFC 6040)")
 
 enum mh_reason {
 #define X(name, word, meaning) MH_REASON_##name,

@@ -166,7 +166,7 @@ int mh_udp_send(mh_udp *u, mh_endpoint *to, const mh_udp_burst *b, uint32_t *sen
     struct iovec iov = {.iov_base = b->data, .iov_len = b->total};
     struct msghdr m = {.msg_name = &address, .msg_namelen = address_len, .msg_iov = &iov, .msg_iovlen = 1};
     const bool many = b->total > b->stride;
-    bool burst = many && atomic_load_explicit(&u->segment, memory_order_relaxed);
+    bool burst = many && !(to->flags & MH_ENDPOINT_NO_BURSTS) && atomic_load_explicit(&u->segment, memory_order_relaxed);
     for (;;) {
         build_control(&m, &space, to, b->tos, burst ? (uint16_t)b->stride : 0);
         int error;
@@ -181,7 +181,10 @@ int mh_udp_send(mh_udp *u, mh_endpoint *to, const mh_udp_burst *b, uint32_t *sen
             to->ifindex = 0;
         } else if (error && burst && (error == EIO || error == EINVAL || error == EMSGSIZE || error == EOPNOTSUPP)) {
             /* EIO: the outgoing device cannot checksum bursts, so stop trying. The others are this path's or this size's. */
-            if (error == EIO) atomic_store_explicit(&u->segment, false, memory_order_relaxed);
+            if (error == EIO)
+                atomic_store_explicit(&u->segment, false, memory_order_relaxed);
+            else
+                to->flags |= MH_ENDPOINT_NO_BURSTS;
             burst = false;
         } else {
             return error;

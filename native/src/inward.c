@@ -1,0 +1,268 @@
+/*
+ * inward.c - a packet's way in: UDP -> message type -> open -> replay -> source -> verdict -> join -> TUN.
+ *
+ * Order of events: datagrams (GRO bursts) are cut into messages; handshake messages go up to Python; data messages are
+ * looked up by receiver index and collected. The batch is then opened session by session; what is authentic may
+ * confirm a session, move the peer's endpoint and note the time. Each packet must then come from an address of its
+ * peer, gets the outer congestion mark (RFC 6040), is judged, and joined with its neighbours. Nothing is reordered.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+
+#include "checksum.h"
+#include "worker.h"
+
+#define INITIATION_LEN 148
+#define RESPONSE_LEN 92
+#define COOKIE_LEN 64
+#define ECT1 1
+#define CE 3
+
+static void drop(mh_worker *w, unsigned reason, uint64_t packets) { mh_drop(&w->d->drops, reason, packets); }
+
+/* The peer an inner source address belongs to. */
+static const mh_peer *source_owner(const mh_snapshot *s, const mh_facts *f) {
+    return f->version == 4 ? mh_allowedips_find4(s->routes, f->src) : mh_allowedips_find6(s->routes, f->src);
+}
+
+/* Carries the outer congestion mark inward (RFC 6040 4.2). false: a mark on a packet that cannot carry it, so drop. */
+static bool decapsulate_ecn(uint8_t *packet, uint8_t inner, uint8_t outer) {
+    if (inner == 0) return outer != CE;
+    if (outer == CE && inner != CE) mh_set_ecn(packet, CE);
+    if (outer == ECT1 && inner == 2) mh_set_ecn(packet, ECT1);
+    return true;
+}
+
+static bool is_probe_reply(const mh_worker *w, const uint8_t *packet, const mh_facts *f) {
+    const int ident = atomic_load_explicit(&w->d->probe_ident, memory_order_relaxed);
+    return ident >= 0 && f->has_icmp && f->fragment == MH_WHOLE && f->total_len >= (uint32_t)f->header_len + 8 &&
+           ((f->version == 4 && f->proto == IPPROTO_ICMP && f->icmp_type == 0) ||
+            (f->version == 6 && f->proto == IPPROTO_ICMPV6 && f->icmp_type == 129)) &&
+           mh_get16be(packet + f->header_len + 4) == ident;
+}
+
+static void push_data(mh_worker *w, enum mh_event_kind kind, uint32_t peer, const mh_endpoint *from, const uint8_t *data,
+                      uint32_t len) {
+    mh_event e;
+    memset(&e, 0, offsetof(mh_event, data));
+    e.kind = kind;
+    e.peer = peer;
+    if (from) e.endpoint = *from;
+    e.len = len < MH_EVENT_DATA_MAX ? len : MH_EVENT_DATA_MAX;
+    memcpy(e.data, data, e.len);
+    if (!mh_ring_push(w->d->ring, &e)) drop(w, MH_REASON_RING_FULL, 1);
+}
+
+/* The IP packet in front of its padding, or 0. */
+static uint32_t inner_len(const uint8_t *plain, uint32_t len) {
+    uint32_t total = 0;
+    if (len >= 20 && plain[0] >> 4 == 4) total = mh_get16be(plain + 2);
+    if (len >= 40 && plain[0] >> 4 == 6) total = 40u + mh_get16be(plain + 4);
+    return total <= len ? total : 0;
+}
+
+/* An authentic data message. */
+static void packet_in(mh_worker *w, const mh_arrival *a, mh_aead_job *job) {
+    mh_peer *p = a->peer;
+    const uint32_t message = job->len + MH_DATA_OVERHEAD;
+    uint8_t *packet = job->data;
+    mh_facts f;
+    if (job->len) {
+        const uint32_t len = inner_len(packet, job->len);
+        unsigned reason = len ? (unsigned)mh_parse(packet, len, &f) : MH_REASON_MALFORMED;
+        if (!reason && !w->snapshot) reason = MH_REASON_NO_POLICY;
+        if (!reason && source_owner(w->snapshot, &f) != p) reason = MH_REASON_SOURCE;
+        if (reason) {
+            drop(w, reason, 1);
+            return;
+        }
+    }
+    /* Counted as kernel WireGuard does: the whole message, once its source address is found honest. */
+    atomic_fetch_add_explicit(&p->rx_bytes, message, memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->rx_packets, 1, memory_order_relaxed);
+    if (!job->len) return; /* keepalive */
+
+    if (is_probe_reply(w, packet, &f)) {
+        push_data(w, MH_EVENT_PROBE, p->id, NULL, packet, f.total_len);
+        return;
+    }
+    if (!decapsulate_ecn(packet, f.tos & 3, w->batch.datagram[a->datagram].tos & 3)) {
+        drop(w, MH_REASON_ECN, 1);
+        return;
+    }
+    f.direction = MH_IN;
+    f.iface_in = MH_TUNNEL;
+    const mh_verdict v = mh_worker_judge(w, &f, 1);
+    if (!v.accept) {
+        drop(w, v.reason, 1);
+        return;
+    }
+    mh_count(&w->work.packets_in, 1);
+    mh_count(&w->work.bytes_in, f.total_len);
+    mh_join_add(&w->join, packet, f.total_len, &f); /* as large as a batch: it is never full */
+}
+
+/* Is this newer than all that came before? By birth of the session, then counter. */
+static bool newer(const mh_peer *p, uint64_t birth_ns, uint64_t counter) {
+    return !p->newest_any || birth_ns > p->newest_birth_ns ||
+           (birth_ns == p->newest_birth_ns && counter > p->newest_counter);
+}
+
+/* What authentic messages [from, to) of one session mean for its peer. false: the session has left its slots. */
+static bool note_authentic(mh_worker *w, size_t from, size_t to) {
+    mh_batch *b = &w->batch;
+    mh_session *s = b->arrival[from].session;
+    mh_peer *p = b->arrival[from].peer;
+    const uint64_t birth_ns = mh_session_birth_ns(s);
+    bool confirmed = false, timers = false, handshake = false, data = false;
+    uint32_t calls = 0;
+
+    pthread_mutex_lock(&p->lock);
+    if (s != p->current && s != p->next && s != p->previous) {
+        pthread_mutex_unlock(&p->lock);
+        return false;
+    }
+    if (s == p->next) {
+        mh_peer_confirm(p);
+        confirmed = true;
+        if (p->retired) atomic_store(&w->d->retired, true);
+    }
+    const mh_endpoint *moved = NULL;
+    for (size_t i = from; i < to; i++) {
+        if (b->reasons[i] != MH_REASON_NONE) continue;
+        data |= b->jobs[i].len > 0;
+        if (!newer(p, birth_ns, b->jobs[i].counter)) continue;
+        p->newest_any = true;
+        p->newest_birth_ns = birth_ns;
+        p->newest_counter = b->jobs[i].counter;
+        moved = &b->datagram[b->arrival[i].datagram].from;
+    }
+    if (moved && !(mh_endpoint_same(moved, &p->endpoint) && moved->local_family == p->endpoint.local_family &&
+                   moved->ifindex == p->endpoint.ifindex && memcmp(moved->local, p->endpoint.local, 16) == 0))
+        p->endpoint = *moved;
+    timers = mh_peer_note_received(p, data, w->now_ns);
+    handshake = mh_peer_renew_on_receive(p, w->now_ns) && mh_peer_ask_handshake(p);
+    if (confirmed) timers |= mh_flush_staged(w->d, w->sockets, p, w->now_ns, &calls);
+    pthread_mutex_unlock(&p->lock);
+
+    mh_count(&w->work.udp_sends, calls);
+    if (confirmed) mh_push(w->d, MH_EVENT_CONFIRMED, p);
+    if (timers) mh_push(w->d, MH_EVENT_TIMERS, p);
+    if (handshake) mh_push(w->d, MH_EVENT_HANDSHAKE, p);
+    return true;
+}
+
+/* Opens the batch, session by session, in order. */
+static void open_batch(mh_worker *w) {
+    mh_batch *b = &w->batch;
+    for (size_t from = 0, to; from < b->n; from = to) {
+        mh_session *s = b->arrival[from].session;
+        for (to = from + 1; to < b->n && b->arrival[to].session == s;) to++;
+        const size_t good = mh_session_open(s, b->jobs + from, b->reasons + from, to - from, w->now_ns);
+        const bool known = good == 0 || note_authentic(w, from, to);
+        for (size_t i = from; i < to; i++) {
+            if (b->reasons[i] != MH_REASON_NONE)
+                drop(w, b->reasons[i], 1);
+            else if (!known)
+                drop(w, MH_REASON_UNKNOWN_INDEX, 1);
+            else
+                packet_in(w, &b->arrival[i], &b->jobs[i]);
+        }
+    }
+    b->n = 0;
+}
+
+int mh_inward_finish(mh_worker *w) {
+    mh_datapath *d = w->d;
+    mh_join_reset(&w->join, d->join_kinds);
+    open_batch(w);
+    w->batch.datagrams = 0;
+    int gone = 0;
+    for (unsigned i = 0; i < w->join.units && !gone; i++) {
+        struct iovec iov[MH_JOIN_PACKETS];
+        mh_vnet_hdr h;
+        const size_t n = mh_join_emit(&w->join, i, &h, iov);
+        const int error = mh_tun_write(&d->tun, &h, iov, n);
+        mh_count(&w->work.tun_writes, 1);
+        if (error) drop(w, MH_REASON_TUN_WRITE, w->join.unit[i].count);
+        if (mh_tun_gone(error)) gone = error;
+    }
+    return gone;
+}
+
+static void message_in(mh_worker *w, const mh_endpoint *from, uint8_t *message, uint32_t len) {
+    mh_batch *b = &w->batch;
+    uint32_t index;
+    uint64_t counter;
+    if (mh_data_header_get(message, len, &index, &counter)) {
+        void *owner = NULL;
+        mh_session *s = mh_index_table_find(w->d->indices, index, &owner);
+        if (!s) {
+            drop(w, MH_REASON_UNKNOWN_INDEX, 1);
+            return;
+        }
+        b->arrival[b->n] = (mh_arrival){.session = s, .peer = owner, .datagram = (uint16_t)(b->datagrams - 1)};
+        b->jobs[b->n++] =
+            (mh_aead_job){.data = message + MH_DATA_HEADER_LEN, .len = len - MH_DATA_OVERHEAD, .counter = counter};
+        return;
+    }
+    const uint32_t type = len >= 4 ? mh_get32le(message) : 0;
+    if ((type == 1 && len == INITIATION_LEN) || (type == 2 && len == RESPONSE_LEN) || (type == 3 && len == COOKIE_LEN))
+        push_data(w, MH_EVENT_MESSAGE, 0, from, message, len);
+    else
+        drop(w, MH_REASON_UNKNOWN_TYPE, 1);
+}
+
+int mh_inward_datagram(mh_worker *w, const mh_datagram *g) {
+    mh_batch *b = &w->batch;
+    int gone = 0;
+    if (b->datagrams == MH_BUDGET) gone = mh_inward_finish(w);
+    b->datagram[b->datagrams++] = *g;
+    uint32_t at = 0;
+    do {
+        const uint32_t left = g->len - at, len = left < g->segment ? left : g->segment;
+        if (b->n == MH_BUDGET) {
+            gone = mh_inward_finish(w);
+            if (gone) return gone;
+            b->datagram[b->datagrams++] = *g;
+        }
+        message_in(w, &g->from, g->data + at, len);
+        at += len;
+    } while (at < g->len);
+    return gone;
+}
+
+/* One socket's turn: collect until there is enough for a batch, open and deliver it, again until the budget is spent. */
+static int inward_socket(mh_worker *w, int fd) {
+    mh_batch *b = &w->batch;
+    size_t budget = MH_BUDGET, used = 0;
+    int gone = 0;
+    for (bool more = true; more && budget && !gone;) {
+        mh_datagram g;
+        const int error = mh_udp_receive(fd, w->receive + used, MH_RECEIVE_BYTES - used, &g);
+        mh_count(&w->work.udp_receives, 1);
+        if (error == EAGAIN || error == EWOULDBLOCK) break;
+        if (error) { /* an error about an earlier send, or a broken datagram: the next receive tells more */
+            budget--;
+            more = error == EMSGSIZE || error == EAFNOSUPPORT || error == ECONNREFUSED;
+            continue;
+        }
+        const size_t messages = g.len ? (g.len + g.segment - 1) / g.segment : 1;
+        budget -= messages < budget ? messages : budget;
+        gone = mh_inward_datagram(w, &g);
+        used += (g.len + 63) & ~(size_t)63;
+        if (!gone && (used > MH_RECEIVE_ENOUGH || b->datagrams == MH_BUDGET)) {
+            gone = mh_inward_finish(w);
+            used = 0;
+        }
+    }
+    const int late = mh_inward_finish(w);
+    return gone ? gone : late;
+}
+
+int mh_inward(mh_worker *w) {
+    if (!w->sockets) return 0;
+    int gone = w->sockets->fd4 >= 0 ? inward_socket(w, w->sockets->fd4) : 0;
+    if (!gone && w->sockets->fd6 >= 0) gone = inward_socket(w, w->sockets->fd6);
+    return gone;
+}

@@ -1,0 +1,146 @@
+/*
+ * worker.h - the inside of the datapath: one device, its worker thread, and what they share. Only datapath.c,
+ * outward.c and inward.c include it.
+ *
+ * Ownership and threads: the worker alone touches its buffers, burst and fragment table. It reads `snapshot` and
+ * `sockets` once a turn, between an odd and an even epoch; the control plane swaps a pointer, waits until every
+ * worker has left its turn (quiesce), and only then frees what was replaced. Every control call holds `control`.
+ * Locks are taken in this order: control, registry, a peer's lock, then a session's.
+ */
+#ifndef MH_WORKER_H
+#define MH_WORKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "allowedips.h"
+#include "counters.h"
+#include "icmp.h"
+#include "index_table.h"
+#include "peer.h"
+#include "ring.h"
+#include "session.h"
+#include "tunio.h"
+#include "udp.h"
+#include "verdict.h"
+
+#define MH_BUDGET 256                        /* packets a direction a turn */
+#define MH_WIRE_BYTES (192 * 1024)           /* data messages of a burst, end to end */
+#define MH_READ_BYTES (MH_MAX_PACKET + 1)    /* one read of the TUN */
+#define MH_RECEIVE_BYTES (112 * 1024)        /* datagrams of a turn */
+#define MH_RECEIVE_ENOUGH (MH_RECEIVE_BYTES - 65536)
+
+/* Packets and bytes a rule decided. Written by its worker alone. */
+typedef struct {
+    _Atomic uint64_t packets, bytes;
+} mh_rule_count;
+
+/* What a packet is judged and routed by: one whole, replaced as one whole. */
+typedef struct {
+    mh_program *program; /* NULL: no policy, everything is dropped */
+    mh_allowedips *routes;
+    uint16_t rules;
+    mh_rule_count counts[];
+} mh_snapshot;
+
+/* The messages for one session, from the last flush on. Runs of equal TOS and size go out with one call each. */
+typedef struct {
+    uint32_t offset, total, stride;
+    uint16_t first, count;
+    uint8_t tos;
+    bool closed; /* ended by a shorter message */
+} mh_run;
+
+typedef struct {
+    mh_peer *peer;
+    mh_session *session;
+    size_t n, runs;
+    uint32_t used;
+    mh_aead_job jobs[MH_BUDGET];
+    mh_run run[MH_BUDGET];
+} mh_burst;
+
+/* The data messages of an inward batch, from the last open on. */
+typedef struct {
+    mh_session *session;
+    mh_peer *peer;
+    uint16_t datagram;
+} mh_arrival;
+
+typedef struct {
+    size_t n, datagrams;
+    mh_aead_job jobs[MH_BUDGET];
+    uint8_t reasons[MH_BUDGET];
+    mh_arrival arrival[MH_BUDGET];
+    mh_datagram datagram[MH_BUDGET];
+} mh_batch;
+
+typedef struct mh_datapath mh_datapath;
+
+typedef struct {
+    mh_datapath *d;
+    _Atomic uint64_t epoch; /* odd: in a turn */
+    mh_fragments *fragments;
+    mh_bucket answers;
+    mh_work work;
+    uint8_t *read, *wire, *receive, *scratch;
+    mh_burst burst;
+    mh_batch batch;
+    mh_join join;
+    /* of this turn */
+    mh_snapshot *snapshot;
+    mh_udp *sockets;
+    uint64_t now_ns;
+} mh_worker;
+
+struct mh_datapath {
+    mh_tun tun;
+    unsigned join_kinds; /* MH_JOIN_* the device takes */
+    unsigned tun_offloads;
+    atomic_uint mtu;
+    int wake_fd;
+    pthread_t thread;
+    bool running;
+    atomic_bool stop;
+
+    _Atomic(mh_snapshot *) snapshot;
+    _Atomic(mh_udp *) sockets; /* NULL: none yet */
+    mh_index_table *indices;
+    mh_ring *ring;
+    mh_drops drops;
+    atomic_int probe_ident; /* -1: none */
+    atomic_bool unsent;     /* some peer keeps an event that the ring had no room for */
+    atomic_int stopped;     /* errno for which the worker ended by itself, until it was told */
+    atomic_bool retired;    /* some peer has a session for the control plane to free */
+    mh_worker worker;
+
+    pthread_mutex_t control;
+    pthread_mutex_t registry; /* peers, n_peers */
+    mh_peer **peers;
+    size_t n_peers, room_peers;
+    mh_peer **removed; /* waiting for a publish that leads no longer to them */
+    size_t n_removed;
+    uint32_t last_id;
+};
+
+/* Each runs one direction's turn. 0, or the errno for which the TUN is gone. */
+int mh_outward(mh_worker *w);
+int mh_inward(mh_worker *w);
+
+/* The path behind the socket, for a batch laid into any buffer: what the fuzz target calls. */
+int mh_inward_datagram(mh_worker *w, const mh_datagram *g);
+int mh_inward_finish(mh_worker *w);
+
+/* Judges, and counts the verdict under its rule; a super-packet is `packets` on the wire. */
+mh_verdict mh_worker_judge(mh_worker *w, const mh_facts *f, uint32_t packets);
+
+/* Padding of a plaintext to 16 bytes, never beyond the MTU (paper 5.4.6; as kernel WireGuard for packets over it). */
+uint32_t mh_padded(uint32_t len, uint32_t mtu);
+
+/* Sends what was staged, under the current session. Caller holds the peer's lock; any thread. true: push TIMERS. */
+bool mh_flush_staged(mh_datapath *d, mh_udp *sockets, mh_peer *p, uint64_t now_ns, uint32_t *calls);
+
+/* An event about a peer; one that the ring has no room for is kept with the peer. Not under the peer's lock. */
+void mh_push(mh_datapath *d, enum mh_event_kind kind, mh_peer *p);
+
+#endif
