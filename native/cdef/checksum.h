@@ -1,0 +1,3 @@
+uint64_t mh_sum(uint64_t sum, const uint8_t *data, size_t n);
+uint16_t mh_sum_fold(uint64_t sum);
+void mh_set_ecn(uint8_t *packet, uint8_t ecn);

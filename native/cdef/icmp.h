@@ -1,0 +1,5 @@
+#define MH_ANSWER_MAX ...
+enum mh_unreachable { MH_UNREACHABLE_HOST, MH_UNREACHABLE_PORT };
+size_t mh_icmp_unreachable(enum mh_unreachable kind, const uint8_t *packet, size_t len, const mh_facts *f, uint8_t *out);
+size_t mh_tcp_reset(const uint8_t *packet, size_t len, const mh_facts *f, uint8_t *out);
+size_t mh_reject(const uint8_t *packet, size_t len, const mh_facts *f, uint8_t *out);
