@@ -43,11 +43,15 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Probe:
-    """What is tried: a name for the table, a group (see `scenario`), and the function that tries it."""
+    """What is tried: a name for the table, a group (see `scenario`), the function that tries it.
+
+    `one_way`: nobody answers this one; seen in clear is all that it can be.
+    """
 
     name: str
     group: str
     run: Callable[[Namespace, Attempt], None]
+    one_way: bool = False
 
 
 def _token(attempt: Attempt) -> str:
@@ -201,28 +205,42 @@ def run_all(ns: Namespace, probes: Sequence[Probe]) -> list[Attempt]:
 
 
 class Drizzle:
-    """A datagram of each IP version every 20 ms as long as it lives: what leaks in the moment of a change?"""
+    """What leaks in the moment of a change? A datagram of each IP version every 20 ms, and a TCP connection.
+
+    The connection is opened in clear by the constructor, before there is a tunnel; from `start()` on it writes
+    along with the datagrams: what was open before the block must not go on in clear either.
+    """
 
     def __init__(self, ns: Namespace) -> None:
         self.token = "mh" + secrets.token_hex(7)
-        self.sent = 0
         self._stop = threading.Event()
         self._sockets = [(_socket(ns, target, socket.SOCK_DGRAM), target) for target in (lab.WEB4, lab.WEB6)]
+        self._old = _socket(ns, lab.WEB4, socket.SOCK_STREAM)
+        self._old.connect((lab.WEB4, servers.ECHO_PORT))
+        self._old.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="drizzle", daemon=True)
+
+    def start(self) -> None:
+        """Begin to send."""
         self._thread.start()
 
     def _run(self) -> None:
+        token = self.token.encode()
         while not self._stop.wait(0.02):
             for sock, target in self._sockets:
                 try:
-                    sock.sendto(self.token.encode(), (target, servers.ECHO_PORT))
-                    self.sent += 1
-                except OSError:  # blocked with an error: fine
+                    sock.sendto(token, (target, servers.ECHO_PORT))
+                except OSError:  # refused at once: fine
                     pass
+            try:
+                self._old.send(token)
+            except OSError:  # the buffer is full of what could not go out: fine
+                pass
 
     def close(self) -> None:
         """Stop."""
         self._stop.set()
-        self._thread.join(2)
-        for sock, _ in self._sockets:
+        if self._thread.is_alive():
+            self._thread.join(2)
+        for sock in (self._old, *(sock for sock, _ in self._sockets)):
             sock.close()
