@@ -1,0 +1,165 @@
+"""The nftables document: its shape, and what it must never contain. The kernel's word is in tests/netns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.firewall import FirewallError
+from engine.firewall.nftables import apply, libnftables, render, reset, sysctl
+from engine.policy import MARK, Hop, Platform, Policy, Protocol, State, Tunnel
+from tests.unit.firewall.golden import POLICIES
+
+BLOCKING = [name for name, policy in POLICIES.items() if policy.blocks]
+
+
+def added(document: dict[str, Any], what: str) -> Iterator[dict[str, Any]]:
+    for command in document["nftables"]:
+        if what in command.get("add", {}):
+            yield command["add"][what]
+
+
+def comments(policy: Policy, chain: str) -> list[str]:
+    return [rule["comment"] for rule in added(render(policy), "rule") if rule["chain"] == chain]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_document_names_no_table_but_ours(name: str) -> None:
+    for command in render(POLICIES[name])["nftables"][1:]:
+        ((_, what),) = command.items()
+        ((kind, it),) = what.items()
+        assert it["family"] == "inet"
+        assert it["name" if kind == "table" else "table"] == "molehill"
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_document_deletes_the_former_table_in_the_same_transaction(name: str) -> None:
+    verbs = [(verb, *what) for c in render(POLICIES[name])["nftables"][1:4] for verb, what in c.items()]
+    assert verbs[:2] == [("add", "table"), ("delete", "table")]
+    assert verbs[2:] == ([("add", "table")] if POLICIES[name].blocks else [])
+
+
+def test_disconnected_is_the_table_removed() -> None:
+    assert render(Policy(State.DISCONNECTED)) == reset()
+
+
+@pytest.mark.parametrize("name", BLOCKING)
+def test_every_deciding_chain_drops_by_default(name: str) -> None:
+    policies = {chain["name"]: chain["policy"] for chain in added(render(POLICIES[name]), "chain")}
+    assert policies == {"prerouting": "accept", "output": "drop", "input": "drop", "forward": "drop"}
+
+
+@pytest.mark.parametrize("name", BLOCKING)
+def test_incoming_packets_get_no_answer(name: str) -> None:
+    rules = [rule for rule in added(render(POLICIES[name]), "rule") if rule["chain"] == "input"]
+    assert not [rule for rule in rules if any("reject" in part for part in rule["expr"])]
+
+
+@pytest.mark.parametrize("name", BLOCKING)
+def test_conntrack_is_asked_for_in_every_state_so_that_fragments_are_reassembled(name: str) -> None:
+    first = next(added(render(POLICIES[name]), "rule"))
+    assert first["chain"] == "prerouting"
+    assert first["expr"][0]["match"]["left"] == {"ct": {"key": "state"}}
+
+
+@pytest.mark.parametrize("name", [name for name in BLOCKING if POLICIES[name].allow_lan])
+@pytest.mark.parametrize("chain", ["output", "forward"])
+def test_dns_is_decided_before_the_local_network(name: str, chain: str) -> None:
+    order = comments(POLICIES[name], chain)
+    dns = max(index for index, comment in enumerate(order) if comment in ("CTD-2", "DNS-3"))
+    assert dns < order.index("LAN-1")
+
+
+def test_the_first_hop_needs_the_mark_and_the_api_needs_root() -> None:
+    rules = list(added(render(POLICIES["connecting"]), "rule"))
+    out = {rule["comment"]: json.dumps(rule["expr"]) for rule in rules if rule["chain"] == "output"}
+    assert f'"key": "mark"}}}}, "right": {MARK}' in next(
+        json.dumps(rule["expr"]) for rule in rules if rule["chain"] == "output" and rule["comment"] == "CON-1"
+    )
+    assert '"key": "skuid"}}, "right": 0' in out["API-1"]
+
+
+def test_the_guard_of_the_tunnel_address_comes_after_the_tunnel_and_before_lan() -> None:
+    order = comments(POLICIES["connected-lan"], "input")
+    assert order.index("CTD-1") < order.index("CVE-2019-14899") < order.index("LAN-1")
+
+
+def test_counters_are_there_for_debugging_alone() -> None:
+    policy = POLICIES["connected-custom-dns"]
+    assert "counter" not in json.dumps(render(policy))
+    assert all(any("counter" in part for part in rule["expr"]) for rule in added(render(policy, counters=True), "rule"))
+
+
+def test_a_star_at_the_end_of_a_name_is_no_wildcard() -> None:
+    policy = replace(POLICIES["connected"], tunnel=Tunnel("wg*", (), (ip_address("10.64.0.1"),)))
+    assert '"wg\\\\*"' in json.dumps(render(policy))
+    assert '"wg*"' not in json.dumps(render(policy))
+
+
+@pytest.mark.parametrize("platform", [p for p in Platform if p is not Platform.LINUX])
+def test_another_platforms_policy_is_refused(platform: Platform) -> None:
+    with pytest.raises(ValueError, match="Linux"):
+        render(Policy(State.ERROR, platform=platform))
+
+
+def test_a_scoped_address_is_rendered_without_its_scope() -> None:
+    hop = Hop(ip_address("fe80::1%eth0"), 51820, Protocol.UDP)
+    assert "%" not in json.dumps(render(Policy(State.CONNECTING, peer=hop)))
+
+
+def test_a_failed_load_says_that_the_former_rules_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(command: str, *, library: bool = True) -> str:
+        raise libnftables.NftError("no such luck")
+
+    monkeypatch.setattr(libnftables, "run", refuse)
+    with pytest.raises(FirewallError, match="those from before stay in force: no such luck") as caught:
+        apply.apply(POLICIES["error"])
+    assert caught.value.enforced
+
+
+def test_a_load_that_left_nothing_behind_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libnftables, "run", lambda command, library=True: '{"nftables": []}')
+    with pytest.raises(FirewallError, match=r"may be leaking.*nothing is there") as caught:
+        apply.apply(POLICIES["error"])
+    assert not caught.value.enforced
+
+
+def test_without_library_and_tool_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libnftables, "_load", lambda: None)
+    monkeypatch.setattr(libnftables, "_NFT", (Path("/nonexistent/nft"),))
+    with pytest.raises(FirewallError, match="Debian: nftables"):
+        apply.apply(POLICIES["error"])
+
+
+def test_a_tool_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*args: object, **kwargs: object) -> None:
+        raise subprocess.TimeoutExpired("nft", 30)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    monkeypatch.setattr(libnftables, "_NFT", (Path("/"),))
+    with pytest.raises(libnftables.NftError, match="timed out"):
+        libnftables.run("{}", library=False)
+
+
+@pytest.mark.parametrize(("before", "after"), [("0", "2"), ("1", "2"), ("2", "2"), ("8", "8")])
+def test_a_sysctl_is_raised_and_never_lowered(tmp_path: Path, before: str, after: str) -> None:
+    (tmp_path / "arp_ignore").write_text(before)
+    assert sysctl.apply({"arp_ignore": 2}, tmp_path) == []
+    assert (tmp_path / "arp_ignore").read_text().strip() == after
+
+
+def test_a_sysctl_that_cannot_be_set_is_a_warning(tmp_path: Path) -> None:
+    (warning,) = sysctl.apply({"arp_ignore": 2}, tmp_path)
+    assert "arp_ignore to 2" in warning
+
+
+def test_settings_are_asked_for_while_there_may_be_a_tunnel() -> None:
+    wanted = {name for name, policy in POLICIES.items() if sysctl.settings_for(policy)}
+    assert wanted == {name for name in POLICIES if name.startswith(("connecting", "connected", "disconnecting"))}
