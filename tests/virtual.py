@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.wg.device import Device
 from engine.wg.events import (
+    Datagram,
     EndpointChanged,
     Event,
     HandshakeGivenUp,
@@ -105,6 +106,20 @@ class Node:
     def moves(self) -> list[Any]:
         return [event.endpoint for event in self.of(EndpointChanged)]
 
+    def send(self, packet: bytes, now: float) -> None:
+        self.device.packet_to_send(packet, now)
+
+    def receive(self, data: bytes, source: Endpoint, now: float, under_load: bool) -> None:
+        self.device.datagram_received(data, source, now, under_load=under_load)
+
+    def pump(self, now: float, wall: float) -> list[Datagram]:
+        """What the glue does after each verb: fetch the events and the datagrams."""
+        while (event := self.device.next_event()) is not None:
+            self.events.append(event)
+            if isinstance(event, PacketReceived):
+                self.received.append(event.packet)
+        return self.device.datagrams_to_send(now, wall)
+
     def packet(self, other: Node, payload: bytes = b"") -> bytes:
         return ipv4(self.inside, other.inside, payload)
 
@@ -148,20 +163,15 @@ class Network:
         self._number = 0
 
     def send(self, source: Node, packet: bytes) -> None:
-        source.device.packet_to_send(packet, self.now)
+        source.send(packet, self.now)
         self.settle(source)
 
     def settle(self, node: Node) -> None:
-        """What the glue does after each verb."""
-        for datagram in node.device.datagrams_to_send(self.now, self.now + self.wall_offset):
+        for datagram in node.pump(self.now, self.now + self.wall_offset):
             seen = Seen(self.now, node, datagram.endpoint, datagram.data)
             self.wire.append(seen)
             for extra, data in self.tamper(seen):
                 self.inject(data, node.address, datagram.endpoint, self.delay + extra)
-        while (event := node.device.next_event()) is not None:
-            node.events.append(event)
-            if isinstance(event, PacketReceived):
-                node.received.append(event.packet)
 
     def inject(self, data: bytes, source: Endpoint, destination: Endpoint, delay: float = 0.0) -> None:
         self._number += 1
@@ -182,9 +192,7 @@ class Network:
                 self.now = max(self.now, at)
                 for receiver in self.nodes:
                     if receiver.address == destination:
-                        receiver.device.datagram_received(
-                            data, source, self.now, under_load=receiver in self.under_load
-                        )
+                        receiver.receive(data, source, self.now, receiver in self.under_load)
                         self.settle(receiver)
             elif node is None or at > end:
                 break

@@ -615,6 +615,7 @@ class Device:
         if session is None or not session.alive(to_ns(now)):
             self._want_handshake(peer, now)
         elif self._offload:
+            peer.control_sent = now  # as good as sent: a second look must not ask again
             self._events.append(KeepaliveWanted(peer))
         elif peer.staged:
             self._send_staged(peer, now)

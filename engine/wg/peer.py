@@ -71,7 +71,8 @@ class Peer:
         self.staged: deque[bytes] = deque()
         self.rekeyed_on_receive = False
 
-        # Timers. The last handshake messages, and (offload only) what the last Traffic report came to.
+        # Timers. When the Device itself sent and received last (handshakes; offload: keepalives it asked for), and
+        # (offload only) what the last Traffic report came to.
         self.deadlines = Deadlines()
         self.control_sent = 0.0
         self.control_received = 0.0

@@ -1,0 +1,370 @@
+"""Devices whose data packets are carried by a native datapath: the same timer rules, from Traffic reports.
+
+NativeDouble does what the native peer does with sessions, staged packets and the TIMERS, HANDSHAKE, CONFIRMED events;
+OffloadNode is the glue between it and the Device, written as the Device's docstrings say.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from engine.wg.events import (
+    Datagram,
+    HandshakeGivenUp,
+    KeepaliveWanted,
+    KeysErased,
+    SessionReady,
+    TrafficWanted,
+)
+from engine.wg.messages import receiver_of
+from engine.wg.peer import Peer
+from native.reasons import Reason
+from native.session import Session
+from tests.virtual import Endpoint, Network, Node, deliver, lose
+
+
+@dataclass
+class Report:
+    last_data_sent_ns: int = 0
+    last_data_received_ns: int = 0
+    last_sent_ns: int = 0
+    last_received_ns: int = 0
+    unanswered_sent_ns: int = 0
+    unacknowledged_received_ns: int = 0
+
+
+class NativeDouble:
+    """One native peer."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self.send = send
+        self.current: Session | None = None
+        self.previous: Session | None = None
+        self.next: Session | None = None
+        self.staged: list[bytes] = []
+        self.report = Report()
+        self.armed = False
+        self.handshake = False
+        self.events: list[str] = []
+        self.timer_events = 0
+
+    def install(self, session: Session, now: int) -> None:
+        if session.initiator:
+            self.previous, self.current, self.next = self.next or self.current, session, None
+            self.flush(now)
+        else:
+            self.next = session
+        self.handshake = False
+
+    def flush(self, now: int) -> None:
+        staged, self.staged = self.staged, []
+        for packet in staged:
+            self.outward(packet, now)
+
+    def want(self) -> None:
+        if not self.handshake:
+            self.handshake = True
+            self.events.append("HANDSHAKE")
+
+    def arm(self) -> None:
+        if not self.armed:
+            self.armed = True
+            self.timer_events += 1
+            self.events.append("TIMERS")
+
+    def outward(self, packet: bytes, now: int) -> None:
+        if self.current is None or not self.current.alive(now):
+            self.staged.append(packet)
+            return self.want()
+        message = self.current.seal(packet + bytes(-len(packet) % 16), now)
+        assert message is not None
+        self.send(message)
+        report = self.report
+        report.last_data_sent_ns = report.last_sent_ns = now
+        report.unacknowledged_received_ns = 0
+        report.unanswered_sent_ns = report.unanswered_sent_ns or now
+        self.arm()
+        if self.current.initiator and now - self.current.birth_ns >= 120e9:
+            self.want()
+
+    def keepalive(self, now: int) -> bool:
+        message = self.current.seal(b"", now) if self.current else None
+        if message is None:
+            return False
+        self.send(message)
+        self.report.last_sent_ns = now
+        self.report.unacknowledged_received_ns = 0
+        return True
+
+    def inward(self, message: bytes, now: int) -> bytes | None:
+        for session in (self.current, self.previous, self.next):
+            if session is not None and session.local_index == receiver_of(message):
+                packet = session.open(message, now)
+                break
+        else:
+            return None
+        if isinstance(packet, Reason):
+            return None
+        if session is self.next:
+            self.previous, self.current, self.next = self.current, self.next, None
+            self.events.append("CONFIRMED")
+            self.flush(now)
+        self.report.last_received_ns = now
+        self.report.unanswered_sent_ns = 0
+        if not packet:
+            return None
+        self.report.last_data_received_ns = now
+        self.report.unacknowledged_received_ns = self.report.unacknowledged_received_ns or now
+        self.arm()
+        if self.current and self.current.initiator and now - self.current.birth_ns >= 165e9:
+            self.want()
+        return packet
+
+
+class OffloadNode(Node):
+    """A Node whose data goes through NativeDoubles; knows one other node."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, offload=True)
+        self.out: list[Datagram] = []
+        self.peer: Peer
+        self.native: NativeDouble
+
+    def knows(self, other: Node, **options: Any) -> Peer:  # type: ignore[override]
+        self.peer = super().knows(other, **options)
+        self.native = NativeDouble(
+            lambda message: self.out.append(Datagram(other.address, message, self.peer))  # type: ignore[arg-type]
+        )
+        return self.peer
+
+    def send(self, packet: bytes, now: float) -> None:
+        self.native.outward(packet, int(now * 1e9))
+        self.native_events(now)
+
+    def receive(self, data: bytes, source: Endpoint, now: float, under_load: bool) -> None:
+        if data[0] != 4:
+            return super().receive(data, source, now, under_load)
+        packet = self.native.inward(data, int(now * 1e9))
+        if packet is not None:
+            self.received.append(packet[: int.from_bytes(packet[2:4], "big")])
+        self.native_events(now)
+
+    def native_events(self, now: float) -> None:
+        events, self.native.events = self.native.events, []
+        for event in events:
+            if event == "HANDSHAKE":
+                if not self.device.handshake_wanted(self.peer, now):
+                    self.native.handshake = False
+            elif event == "CONFIRMED":
+                self.device.session_confirmed(self.peer, now)
+            else:
+                self.look(now)
+
+    def look(self, now: float) -> None:
+        if not self.device.traffic(self.peer, self.native.report, now):
+            self.native.armed = False
+            self.device.traffic(self.peer, self.native.report, now)
+
+    def pump(self, now: float, wall: float) -> list[Datagram]:
+        while (event := self.device.next_event()) is not None:
+            self.events.append(event)
+            if isinstance(event, SessionReady):
+                self.native.install(event.session, int(now * 1e9))
+            elif isinstance(event, KeepaliveWanted):
+                if event.confirms is None or not event.confirms.sent:
+                    self.native.keepalive(int(now * 1e9))
+            elif isinstance(event, TrafficWanted):
+                self.look(now)
+            elif isinstance(event, KeysErased):
+                self.native.current = self.native.previous = self.native.next = None
+            elif isinstance(event, HandshakeGivenUp):
+                self.native.staged.clear()
+                self.native.handshake = False
+            self.native_events(now)
+        datagrams = self.device.datagrams_to_send(now, wall) + self.out
+        self.out = []
+        return datagrams
+
+
+def pair(**options: Any) -> tuple[Network, OffloadNode, OffloadNode]:
+    a, b = OffloadNode(1), OffloadNode(2)
+    a.knows(b, **options)
+    b.knows(a)
+    return Network(a, b), a, b
+
+
+def times(network: Network, kind: int, source: Node) -> list[float]:
+    return [seen.time - 1000.0 for seen in network.wire if seen.kind == kind and seen.source is source]
+
+
+def talk(network: Network, a: Node, b: Node, seconds: int) -> None:
+    for _ in range(seconds):
+        network.send(a, a.packet(b))
+        network.run(0.5)
+        network.send(b, b.packet(a))
+        network.run(0.5)
+
+
+def test_the_datapath_gets_the_session_and_the_packet_arrives() -> None:
+    network, a, b = pair()
+    network.send(a, a.packet(b, b"hello"))
+    network.run(1)
+    assert b.received == [a.packet(b, b"hello")]
+    assert network.kinds() == [1, 2, 4]
+    assert b.peer.last_handshake is not None
+    assert b.peer.current is b.native.current
+
+
+def test_without_staged_packets_the_session_is_confirmed_by_a_keepalive() -> None:
+    network, a, b = pair()
+    assert a.device.handshake_wanted(a.peer, network.now)
+    network.run(1)
+    assert network.kinds() == [1, 2, 4]
+    assert b.native.current is not None
+
+
+def test_data_messages_that_come_here_after_all_are_dropped() -> None:
+    network, a, b = pair()
+    network.send(a, a.packet(b))
+    network.run(1)
+    b.device.datagram_received(network.wire[-1].data, a.address, network.now)
+    assert b.device.drops == {Reason.UNKNOWN_INDEX: 1}
+
+
+def test_received_data_is_acknowledged_by_one_keepalive_after_10_seconds() -> None:
+    network, a, b = pair()
+    network.send(a, a.packet(b))
+    network.run(100)
+    assert network.kinds() == [1, 2, 4, 4]
+    assert times(network, 4, b) == [pytest.approx(10.03, abs=0.02)]
+
+
+def test_the_keepalive_for_an_answer_comes_in_time_for_its_sender() -> None:
+    network, a, b = pair()
+    network.send(a, a.packet(b))
+    network.run(0.1)
+    network.send(b, b.packet(a))  # a's first deadline was for an answer; now it owes one itself
+    network.run(100)
+    assert network.kinds() == [1, 2, 4, 4, 4]
+    assert times(network, 4, a)[-1] == pytest.approx(10.11, abs=0.02)
+
+
+def test_silence_after_data_starts_a_new_handshake_after_15_seconds() -> None:
+    network, a, b = pair()
+    talk(network, a, b, 2)
+    network.tamper = lose
+    network.send(a, a.packet(b))
+    network.run(18)
+    assert len(times(network, 1, a)) == 2
+    assert times(network, 1, a)[-1] == pytest.approx(17.17, abs=0.17)
+
+
+def test_a_one_way_flow_is_no_reason_for_further_handshakes() -> None:
+    network, a, b = pair()
+    for _ in range(100):
+        network.send(a, a.packet(b))
+        network.run(1)
+    assert network.kinds().count(1) == 1
+    assert len(times(network, 4, b)) == 9
+    assert all(len(seen.data) == 32 for seen in network.wire if seen.source is b and seen.kind == 4)
+
+
+def test_an_answered_handshake_also_answers_the_data_before_it() -> None:
+    network, a, b = pair()
+    talk(network, a, b, 2)
+    network.tamper = lambda seen: lose(seen) if seen.kind == 4 else deliver(seen)
+    network.send(a, a.packet(b))
+    network.run(60)
+    # One handshake for the silence; its confirmation is lost too, but nobody sent data that would ask for another.
+    assert network.kinds().count(1) == 2
+
+
+def test_the_initiator_rekeys_after_120_seconds() -> None:
+    network, a, b = pair()
+    talk(network, a, b, 250)
+    assert times(network, 1, a) == [0.0, pytest.approx(121, abs=1), pytest.approx(242, abs=1)]
+    assert times(network, 1, b) == []
+    assert len(a.received) == len(b.received) == 250
+
+
+def test_a_wish_that_crossed_with_a_new_session_is_no_need() -> None:
+    network, a, b = pair()
+    talk(network, a, b, 1)
+    assert not a.device.handshake_wanted(a.peer, network.now)
+    assert network.kinds().count(1) == 1
+
+
+def test_giving_up_drops_what_waits_and_lets_the_next_packet_try_again() -> None:
+    network, a, b = pair()
+    network.tamper = lose
+    network.send(a, a.packet(b))
+    network.run(100)
+    assert a.given_up == 1
+    assert a.native.staged == []
+    network.tamper = deliver
+    network.send(a, a.packet(b, b"again"))
+    network.run(1)
+    assert b.received == [a.packet(b, b"again")]
+
+
+def test_keys_are_erased_540_seconds_after_the_last_handshake() -> None:
+    network, a, b = pair()
+    talk(network, a, b, 1)
+    network.run(541)
+    assert a.erased == b.erased == 1
+    assert a.native.current is None
+    assert not a.device._sessions
+
+
+def test_persistent_keepalive_starts_at_once_and_keeps_its_interval() -> None:
+    network, a, b = pair(persistent_keepalive=25)
+    network.run(110)
+    assert times(network, 1, a) == [0.0]
+    assert len(times(network, 4, a)) == 5
+    assert b.received == []
+
+
+def test_traffic_puts_the_persistent_keepalive_off() -> None:
+    network, a, b = pair(persistent_keepalive=25)
+    talk(network, a, b, 60)
+    lengths = [len(seen.data) for seen in network.wire if seen.kind == 4 and seen.source is a]
+    assert lengths.count(32) <= 1
+
+
+def test_idle_is_quiet_and_talk_wakes_python_rarely() -> None:
+    network, a, b = pair()
+    looks = 0
+    look = OffloadNode.look
+
+    def counted(self: OffloadNode, now: float) -> None:
+        nonlocal looks
+        looks += 1
+        look(self, now)
+
+    OffloadNode.look = counted  # type: ignore[method-assign]
+    try:
+        for _ in range(60):
+            for _ in range(20):
+                network.send(a, a.packet(b))
+                network.send(b, b.packet(a))
+            network.run(1)
+        assert looks <= 2 * 2 * (60 // 10 + 2)
+        network.run(60)
+        assert a.device.next_timer() == a.peer.deadlines.erase
+    finally:
+        OffloadNode.look = look  # type: ignore[method-assign]
+
+
+def test_a_wish_without_an_endpoint_waits_for_one() -> None:
+    a, b = OffloadNode(1), OffloadNode(2)
+    a.knows(b, endpoint=False)
+    b.knows(a)
+    network = Network(a, b)
+    network.send(a, a.packet(b))
+    network.run(200)
+    assert network.wire == []
+    a.device.set_endpoint(a.peer, b.address)  # type: ignore[arg-type]
+    network.run(1)
+    assert len(b.received) == 1
