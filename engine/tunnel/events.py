@@ -41,11 +41,11 @@ class RuleCount:
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """One peer as `wg show` would tell it; times in seconds since 1970 (0: never), bytes as the kernel counts them."""
+    """One peer as `wg show` would tell it; times in ns since 1970 (0: never), bytes as the kernel counts them."""
 
     public_key: bytes
     endpoint: Endpoint | None
-    last_handshake: int
+    last_handshake_ns: int
     rx_bytes: int
     tx_bytes: int
 

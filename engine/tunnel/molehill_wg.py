@@ -15,11 +15,12 @@ import sys
 
 import uvloop
 
-from engine.filter import PASS_ALL
+from engine.filter import PASS_ALL, PASS_ALL_RULES
 from engine.tunnel.events import Stopped, TunnelEvent
 from engine.tunnel.tunnel import Tunnel
 from engine.tunnel.uapi_server import UapiServer
-from tun import LinuxTun, TunError
+from tun.device import TunError
+from tun.linux import LinuxTun
 
 DESCRIPTION = """\
 A userspace WireGuard interface, configured by the ordinary wg and wg-quick commands.
@@ -110,7 +111,7 @@ async def _run(device: LinuxTun, ready: int) -> int:
         loop.add_signal_handler(number, end, 0, "asked to stop")
     tunnel = Tunnel(device, on_event=on_event)
     await tunnel.start()
-    tunnel.apply(PASS_ALL)
+    tunnel.apply(PASS_ALL, [rule.id for rule in PASS_ALL_RULES])
     server = UapiServer(
         device.name,
         tunnel.uapi,

@@ -124,7 +124,11 @@ class Tunnel:
         self._publish(code, tuple(rules))
 
     def _publish(self, code: bytes | None, rules: tuple[str, ...]) -> None:
-        routes = [(network, link.native) for link in self._links.values() for network in link.peer.allowed_ips]
+        routes = [
+            (network, self._links[peer.public_key].native)
+            for network, peer in self._device.allowed_ips
+            if peer.public_key in self._links
+        ]
         final = self._datapath.publish(code, routes)
         self._count(final, self._rules)
         self._code, self._rules = code, rules
@@ -170,10 +174,8 @@ class Tunnel:
 
     def _facts(self) -> dict[bytes, PeerFacts]:
         facts = {}
-        for key, link in self._links.items():
-            traffic = link.native.traffic()
-            seconds, nanoseconds = link.peer.last_handshake
-            facts[key] = PeerFacts(seconds * 10**9 + nanoseconds, traffic.rx_bytes, traffic.tx_bytes)
+        for peer in self.status().peers:
+            facts[peer.public_key] = PeerFacts(peer.last_handshake_ns, peer.rx_bytes, peer.tx_bytes)
         return facts
 
     def _replace(self, config: DeviceConfig) -> None:
@@ -345,8 +347,16 @@ class Tunnel:
         peers = []
         for key, link in self._links.items():
             traffic = link.native.traffic()
+            seconds, nanoseconds = link.peer.last_handshake or (0, 0)
             peers.append(
-                PeerStatus(key, link.native.endpoint, link.peer.last_handshake[0], traffic.rx_bytes, traffic.tx_bytes)
+                PeerStatus(
+                    public_key=key,
+                    endpoint=link.native.endpoint,
+                    last_handshake_ns=seconds * 10**9 + nanoseconds,
+                    # Received handshake messages pass through Python alone; sent ones the datapath has counted.
+                    rx_bytes=traffic.rx_bytes + link.peer.rx_bytes,
+                    tx_bytes=traffic.tx_bytes,
+                )
             )
         return TunnelStatus(
             interface=self._tun.name,
