@@ -7,7 +7,6 @@ deleted or a signal asks to stop.
 
 import argparse
 import asyncio
-import importlib.metadata
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ import sys
 
 import uvloop
 
+from engine import __version__
 from engine.filter import PASS_ALL, PASS_ALL_RULES
 from engine.tunnel.events import Stopped, TunnelEvent
 from engine.tunnel.tunnel import Tunnel
@@ -56,7 +56,7 @@ def main() -> None:
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="do not go to the background")
     parser.add_argument("--no-offload", action="store_true", help="one packet a system call (to compare, or to debug)")
-    parser.add_argument("--version", action="version", version=f"molehill-wg {importlib.metadata.version('molehill')}")
+    parser.add_argument("--version", action="version", version=f"molehill-wg {__version__}")
     parser.add_argument("interface", metavar="INTERFACE", help="name of the interface to create, such as wg0")
     arguments = parser.parse_args()
     level = os.environ.get("LOG_LEVEL", "error").lower()
@@ -68,7 +68,7 @@ def main() -> None:
         sys.exit(f"molehill-wg: {error}")
     ready = -1 if foreground else _background()
     try:
-        sys.exit(uvloop.run(_run(device, ready)))
+        sys.exit(uvloop.run(_run(device, ready, arguments.no_offload)))
     except OSError as error:
         sys.exit(f"molehill-wg: {error}")
 
@@ -94,7 +94,7 @@ def _tell_ready(ready: int) -> None:
     os.close(ready)
 
 
-async def _run(device: LinuxTun, ready: int) -> int:
+async def _run(device: LinuxTun, ready: int, no_offload: bool) -> int:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int] = loop.create_future()
 
@@ -109,7 +109,7 @@ async def _run(device: LinuxTun, ready: int) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end, 0, "asked to stop")
-    tunnel = Tunnel(device, on_event=on_event)
+    tunnel = Tunnel(device, offload=not no_offload, on_event=on_event)
     await tunnel.start()
     tunnel.apply(PASS_ALL, [rule.id for rule in PASS_ALL_RULES])
     server = UapiServer(

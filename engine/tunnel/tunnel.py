@@ -40,9 +40,10 @@ from engine.wg.config import DeviceConfig, HostPort
 from engine.wg.device import Device as WgDevice
 from engine.wg.peer import Peer as WgPeer
 from engine.wg.uapi import Get, PeerFacts, UapiError, Update, apply_update, render_get, reply
-from native.datapath import Datapath, Event, EventKind
+from native.datapath import Datapath, Event
 from native.datapath import Peer as NativePeer
 from native.endpoint import Endpoint
+from native.ring import EventKind
 from tun.device import Device as TunDevice
 
 log = logging.getLogger(__name__)
@@ -62,18 +63,23 @@ class _Link:
 
 
 class Tunnel:
-    """See the head of this module. `on_event` is called on the loop's thread."""
+    """See the head of this module.
+
+    `fwmark` marks the outer packets until a configuration says otherwise; `offload=False` sends and receives one
+    datagram a system call (to compare, or to debug); `on_event` is called on the loop's thread.
+    """
 
     def __init__(
         self,
         tun: TunDevice,
         *,
         fwmark: int = 0,
+        offload: bool = True,
         on_event: Callable[[TunnelEvent], None] = lambda event: None,
     ) -> None:
         self._tun = tun
         self._on_event = on_event
-        self._fwmark = fwmark
+        self._offload = offload
         self._config = DeviceConfig(fwmark=fwmark)
         self._device = WgDevice(random=os.urandom, offload=True)
         self._datapath = Datapath(tun.fileno(), vnet_hdr=tun.vnet_hdr, tun_offloads=tun.offloads, mtu=tun.mtu)
@@ -224,7 +230,7 @@ class Tunnel:
                 self._sockets = replace(present, fwmark=config.fwmark)
             return
         fresh = open_sockets(config.listen_port, config.fwmark)
-        self._datapath.set_sockets(fresh.fd(socket.AF_INET), fresh.fd(socket.AF_INET6))
+        self._datapath.set_sockets(fresh.fd(socket.AF_INET), fresh.fd(socket.AF_INET6), offload=self._offload)
         self._sockets = fresh
         if present is not None:
             present.close()
