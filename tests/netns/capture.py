@@ -117,7 +117,11 @@ class Capture:
         with ns.entered():
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         # Room for everything a burst can bring: a frame lost by the witness would be a leak unseen.
-        self._socket.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 20)  # up to the kernel's limit
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, 33, 32 << 20)  # SO_RCVBUFFORCE
+        except PermissionError:
+            pass  # root of a user namespace only; `lost` tells if it was too little
         self._socket.bind((interface, _ETH_P_ALL))
         self._socket.settimeout(0.05)
         self._quiet = threading.Event()

@@ -149,13 +149,18 @@ def _remove(name: str) -> None:
 
 
 def remove_left_behind() -> None:
-    """Remove the namespaces of earlier runs that no longer live."""
-    if not NETNS.is_dir():
-        return
-    for entry in NETNS.iterdir():
-        made_by = _OURS.match(entry.name)
-        if made_by and not Path(f"/proc/{made_by[1]}").exists():
-            _remove(entry.name)
+    """Remove the namespaces and scratch folders of earlier runs that no longer live."""
+
+    def left(folder: Path) -> Iterator[Path]:
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            made_by = _OURS.match(entry.name)
+            if made_by and not Path(f"/proc/{made_by[1]}").exists():
+                yield entry
+
+    for namespace in left(NETNS):
+        _remove(namespace.name)
+    for scratch in left(Path(tempfile.gettempdir())):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class Lab:
@@ -164,7 +169,7 @@ class Lab:
     def __init__(self) -> None:
         remove_left_behind()
         self.tag = f"{os.getpid():x}"
-        self.dir = Path(tempfile.mkdtemp(prefix="molehill-lab-"))
+        self.dir = Path(tempfile.mkdtemp(prefix=f"lab-{os.getpid()}-"))
         self._namespaces: dict[str, Namespace] = {}
         self._processes: list[Process] = []
         self.env = self._environment()
@@ -190,6 +195,11 @@ class Lab:
         # An address outlives the removal of another one of its subnet, as on a host with a network manager.
         ns.sh("sysctl", "-qw", *quick, "net.ipv4.conf.default.promote_secondaries=1")
         return ns
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The names of the namespaces made so far, without the prefix."""
+        return tuple(self._namespaces)
 
     def __getitem__(self, role: str) -> Namespace:
         return self._namespaces[role]
