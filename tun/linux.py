@@ -87,6 +87,7 @@ class LinuxTun:
             self.offloads = negotiate_offloads(fd) if offload else 0
             self._tun.persist(persist)
             self.set_mtu(mtu)
+            self._mtu = mtu
         except BaseException:
             self._tun.close()
             raise
@@ -95,8 +96,12 @@ class LinuxTun:
 
     @property
     def mtu(self) -> int:
-        """The interface's MTU as it is now."""
-        return int(self._tun.mtu)
+        """The interface's MTU as it is now, or as last seen once the interface has left this network namespace."""
+        try:
+            self._mtu = int(self._tun.mtu)
+        except OSError:
+            pass  # deleted, or moved into a container's namespace while we carry its packets from here
+        return self._mtu
 
     def set_mtu(self, mtu: int) -> None:
         """Set the interface's MTU (68..65535; IPv6 needs 1280)."""

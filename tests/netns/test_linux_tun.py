@@ -8,9 +8,12 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from scapy.layers.inet import IP, UDP
 
 from tun.device import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6, TUNGETIFF, TunError
 from tun.fd import FdTun
@@ -66,6 +69,17 @@ def test_the_mtu_is_what_the_kernel_has_now() -> None:
     with pytest.raises(TunError, match="1 is no MTU"):
         device.set_mtu(1)
     device.close()
+
+
+def test_a_device_moved_to_another_namespace_keeps_its_last_mtu() -> None:
+    device, handed_in = LinuxTun("mh0", mtu=1300), FdTun(tun_queue("mh1", 0x1001), mtu=1234)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    assert libc.unshare(CLONE_NEWNET) == 0
+    assert (device.mtu, handed_in.mtu) == (1300, 1234)
+    assert libc.setns(home, CLONE_NEWNET) == 0
+    os.close(home)
+    device.close()
+    handed_in.close()
 
 
 def udp_out() -> None:
@@ -161,10 +175,10 @@ def test_a_tap_queue_is_refused() -> None:
 
 
 def test_a_wrapped_device_carries_real_packets_and_ends_when_the_interface_is_deleted(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
 ) -> None:
     inner = LinuxTun("mh0")
-    device = PcapTun(inner, tmp_path_factory.mktemp("pcap") / "mh0.pcap")
+    device = PcapTun(inner, tmp_path / "mh0.pcap")
     ip("address", "add", "10.9.9.1/24", "dev", "mh0")
     inner.up()
     udp_out()
@@ -176,6 +190,26 @@ def test_a_wrapped_device_carries_real_packets_and_ends_when_the_interface_is_de
     while packet:
         assert select.select([device.fileno()], [], [], 5)[0]
         packet = os.read(device.fileno(), 70_000)
+    device.close()
+
+
+def test_what_an_interface_refuses_while_it_is_down_is_lost_and_later_packets_are_not(
+    tmp_path: Path,
+) -> None:
+    inner = LinuxTun("mh0", offload=False)
+    device = PcapTun(inner, tmp_path / "mh0.pcap")
+    ip("address", "add", "10.9.9.1/24", "dev", "mh0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("0.0.0.0", 9))
+        receiver.settimeout(5)
+        os.write(device.fileno(), bytes(IP(src="10.9.9.2", dst="10.9.9.1") / UDP(dport=9) / b"lost"))
+        with open(tmp_path / "mh0.pcap", "rb") as file:
+            while b"lost" not in file.read():
+                time.sleep(0.01)
+        time.sleep(0.05)  # between the record and the write
+        inner.up()
+        os.write(device.fileno(), bytes(IP(src="10.9.9.2", dst="10.9.9.1") / UDP(dport=9) / b"delivered"))
+        assert receiver.recv(100) == b"delivered"
     device.close()
 
 
