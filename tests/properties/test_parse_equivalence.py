@@ -37,7 +37,10 @@ def test_dpkt_reads_the_same_out_of_every_packet_that_is_accepted(packet: bytes)
         assert (facts.proto, facts.tos, facts.total_len, facts.frag_id) == (ip.p, ip.tos, ip.len, ip.id)
         assert (facts.header_len, facts.more_fragments, facts.frag_offset) == (4 * ip.hl, ip.mf, 8 * ip.offset)
     else:
-        ip = dpkt.ip6.IP6(packet)
+        try:
+            ip = dpkt.ip6.IP6(packet)
+        except AttributeError:
+            return  # dpkt 1.9.8 itself trips over a further extension header behind a fragment header
         assert facts.total_len == 40 + ip.plen
         # dpkt stops at an AH in the middle and takes protocol 50 for an extension header.
         if any(isinstance(header, dpkt.ip6.IP6AHHeader | dpkt.ip6.IP6ESPHeader) for header in ip.all_extension_headers):
