@@ -2,8 +2,8 @@
  * verdict.c - loads the flat program (verdict.h has its layout) and runs it.
  *
  * Loading checks every field, then lays the dimensions out for speed: the small ones (context, protocol, origin) as
- * arrays indexed by value, the others as sorted starts, padded to a power of two so that the search has no branch
- * to mispredict. Judging gathers one row of rule bits a dimension and takes the lowest rule that is in all of them.
+ * arrays indexed by value, the others as sorted starts with a hint for each top byte, so that most values need no
+ * search at all and the rest one without a branch to mispredict. Judging gathers one row of rule bits a dimension and takes the lowest rule that is in all of them.
  */
 #include "verdict.h"
 
@@ -11,17 +11,23 @@
 
 __extension__ typedef unsigned __int128 u128;
 
-/* Intervals of 32-bit values: starts[0] = 0, n a power of two. The row of interval i is at rows + i * words. */
+/* The intervals that values of one top byte can fall in. */
 typedef struct {
-    uint32_t n;
+    uint16_t first, count;
+} hint;
+
+/* Sorted starts, starts[0] = 0; the row of interval i is at rows + i * words. */
+typedef struct {
+    unsigned shift; /* to the top byte of a value */
     uint32_t *starts;
     uint64_t *rows;
+    hint hints[256];
 } intervals;
 
 typedef struct {
-    uint32_t n;
     u128 *starts;
     uint64_t *rows;
+    hint hints[256];
 } intervals6;
 
 #define PROTOCOLS 512u
@@ -37,7 +43,6 @@ struct mh_program {
     intervals sport, dport, icmp, mark, uid, src4, dst4;
     intervals6 src6, dst6;
     uint64_t *no_sport, *no_dport, *no_icmp, *no_uid; /* the rows of the absent values */
-    uint64_t *all;                                    /* a row of every rule */
     uint64_t *some_protocol6, *every_protocol6;       /* rules that hold for some / for every IPv6 protocol */
     uint64_t *accept;                                 /* a row: the rules that accept */
     uint8_t flags[MH_MAX_RULES];
@@ -95,7 +100,7 @@ static bool read_dimension(reader *r, int which, unsigned rules, unsigned words,
     d->count = mh_get64le(r->at);
     d->width = dimensions[which].width;
     size_t each = d->width + (size_t)words * 8;
-    if (d->count == 0 || d->count > (left - 8) / each)
+    if (d->count == 0 || d->count > UINT16_MAX || d->count > (left - 8) / each)
         return false;
     d->starts = r->at + 8;
     d->rows = d->starts + d->count * d->width;
@@ -117,13 +122,6 @@ static bool read_dimension(reader *r, int which, unsigned rules, unsigned words,
     return true;
 }
 
-static uint64_t padded(uint64_t count) {
-    uint64_t n = 1;
-    while (n < count)
-        n *= 2;
-    return n;
-}
-
 static uint64_t *take(uint64_t **arena, uint64_t words) {
     uint64_t *p = *arena;
     *arena += words;
@@ -143,43 +141,45 @@ static uint64_t *spread(uint64_t **arena, const dimension *d, unsigned words, ui
     return rows;
 }
 
-/* Sorted rows; the padding repeats the last one. */
-static uint64_t *copy_rows(uint64_t **arena, const dimension *d, unsigned words, uint64_t n) {
-    uint64_t *rows = take(arena, n * words);
-    for (uint64_t i = 0; i < n; i++)
+static uint64_t *copy_rows(uint64_t **arena, const dimension *d, unsigned words) {
+    uint64_t *rows = take(arena, d->count * words);
+    for (uint64_t i = 0; i < d->count; i++)
         for (unsigned w = 0; w < words; w++)
-            rows[i * words + w] = word_of(d, i < d->count ? i : d->count - 1, words, w);
+            rows[i * words + w] = word_of(d, i, words, w);
     return rows;
 }
 
-/* A start beyond 32 bits (the absent uid) is reached by its row alone, through `absent`. */
-static intervals lay_out(uint64_t **arena, const dimension *d, unsigned words, uint64_t **absent) {
-    dimension searched = *d;
-    while (start_of(&searched, searched.count - 1) > UINT32_MAX)
-        searched.count--;
-    uint64_t n = padded(searched.count);
-    intervals t = {.n = (uint32_t)n};
-    t.starts = (uint32_t *)take(arena, (n + 1) / 2);
-    for (uint64_t i = 0; i < n; i++)
-        t.starts[i] = i < searched.count ? (uint32_t)start_of(&searched, i) : UINT32_MAX;
-    t.rows = copy_rows(arena, &searched, words, n);
-    if (absent) {
-        dimension end = *d;
-        end.rows += (d->count - 1) * words * 8;
-        end.count = 1;
-        *absent = copy_rows(arena, &end, words, 1);
+static void fill_hints(hint hints[256], const dimension *d, unsigned shift) {
+    uint64_t i = 0;
+    for (unsigned top = 0; top < 256; top++) {
+        u128 first = (u128)top << shift, last = first | (((u128)1 << shift) - 1);
+        while (i + 1 < d->count && start_of(d, i + 1) <= first)
+            i++;
+        uint64_t end = i + 1;
+        while (end < d->count && start_of(d, end) <= last)
+            end++;
+        hints[top] = (hint){(uint16_t)i, (uint16_t)(end - i)};
     }
-    return t;
 }
 
-static intervals6 lay_out6(uint64_t **arena, const dimension *d, unsigned words) {
-    uint64_t n = padded(d->count);
-    intervals6 t = {.n = (uint32_t)n};
-    t.starts = (u128 *)(void *)take(arena, n * 2);
-    for (uint64_t i = 0; i < n; i++)
-        t.starts[i] = i < d->count ? start_of(d, i) : ~(u128)0;
-    t.rows = copy_rows(arena, d, words, n);
-    return t;
+/* bits: of a value. The absent value lies beyond them: it is the greatest, so the last row is its row. */
+static void lay_out(intervals *t, uint64_t **arena, const dimension *d, unsigned words, unsigned bits, uint64_t **absent) {
+    t->shift = bits - 8;
+    t->starts = (uint32_t *)take(arena, (d->count + 1) / 2);
+    for (uint64_t i = 0; i < d->count; i++)
+        t->starts[i] = (uint32_t)start_of(d, i); /* 2^32, the absent uid's, is cut off, but no hint leads there */
+    t->rows = copy_rows(arena, d, words);
+    fill_hints(t->hints, d, t->shift);
+    if (absent)
+        *absent = t->rows + (d->count - 1) * words;
+}
+
+static void lay_out6(intervals6 *t, uint64_t **arena, const dimension *d, unsigned words) {
+    t->starts = (u128 *)(void *)take(arena, d->count * 2);
+    for (uint64_t i = 0; i < d->count; i++)
+        t->starts[i] = start_of(d, i);
+    t->rows = copy_rows(arena, d, words);
+    fill_hints(t->hints, d, 120);
 }
 
 mh_program *mh_program_load(const uint8_t *bytes, size_t len) {
@@ -212,7 +212,7 @@ mh_program *mh_program_load(const uint8_t *bytes, size_t len) {
         if (!read_dimension(&r, i, rules, words, &d[i]))
             return NULL;
         if (i > MH_DIM_ORIGIN)
-            need += padded(d[i].count) * (words + d[i].width / 8) + words + 1;
+            need += d[i].count * (words + d[i].width / 8) + 1;
     }
     if (r.at != r.end)
         return NULL;
@@ -232,27 +232,23 @@ mh_program *mh_program_load(const uint8_t *bytes, size_t len) {
 
     uint64_t *arena = p->arena;
     arena += ((uintptr_t)arena % 16) / 8; /* the 128-bit starts come first, aligned */
-    p->src6 = lay_out6(&arena, &d[MH_DIM_SRC6], words);
-    if ((uintptr_t)arena % 16)
-        arena++;
-    p->dst6 = lay_out6(&arena, &d[MH_DIM_DST6], words);
+    lay_out6(&p->src6, &arena, &d[MH_DIM_SRC6], words);
+    arena += ((uintptr_t)arena % 16) / 8;
+    lay_out6(&p->dst6, &arena, &d[MH_DIM_DST6], words);
     p->context = spread(&arena, &d[MH_DIM_CONTEXT], words, MH_CONTEXTS);
     p->protocol = spread(&arena, &d[MH_DIM_PROTOCOL], words, PROTOCOLS);
     p->origin = spread(&arena, &d[MH_DIM_ORIGIN], words, ORIGINS);
-    p->src4 = lay_out(&arena, &d[MH_DIM_SRC4], words, NULL);
-    p->dst4 = lay_out(&arena, &d[MH_DIM_DST4], words, NULL);
-    p->mark = lay_out(&arena, &d[MH_DIM_MARK], words, NULL);
-    /* The absent value is the greatest of its dimension: the last interval holds it. */
-    p->sport = lay_out(&arena, &d[MH_DIM_SPORT], words, &p->no_sport);
-    p->dport = lay_out(&arena, &d[MH_DIM_DPORT], words, &p->no_dport);
-    p->icmp = lay_out(&arena, &d[MH_DIM_ICMP], words, &p->no_icmp);
-    p->uid = lay_out(&arena, &d[MH_DIM_UID], words, &p->no_uid);
-    p->all = take(&arena, words);
+    lay_out(&p->src4, &arena, &d[MH_DIM_SRC4], words, 32, NULL);
+    lay_out(&p->dst4, &arena, &d[MH_DIM_DST4], words, 32, NULL);
+    lay_out(&p->mark, &arena, &d[MH_DIM_MARK], words, 32, NULL);
+    lay_out(&p->sport, &arena, &d[MH_DIM_SPORT], words, 16, &p->no_sport);
+    lay_out(&p->dport, &arena, &d[MH_DIM_DPORT], words, 16, &p->no_dport);
+    lay_out(&p->icmp, &arena, &d[MH_DIM_ICMP], words, 16, &p->no_icmp);
+    lay_out(&p->uid, &arena, &d[MH_DIM_UID], words, 32, &p->no_uid);
     p->accept = take(&arena, words);
     p->some_protocol6 = take(&arena, words);
     p->every_protocol6 = take(&arena, words);
     for (unsigned w = 0; w < words; w++) {
-        p->all[w] = UINT64_MAX;
         p->every_protocol6[w] = UINT64_MAX;
         for (unsigned proto = 256; proto < PROTOCOLS; proto++) {
             p->some_protocol6[w] |= p->protocol[proto * words + w];
@@ -273,9 +269,10 @@ uint64_t mh_program_fingerprint(const mh_program *p) { return p->fingerprint; }
 
 /* The row of the interval that holds x: the last start that is not greater. */
 static inline const uint64_t *find(const intervals *t, uint32_t x, unsigned words) {
-    const uint32_t *base = t->starts;
-    for (uint32_t half = t->n / 2; half; half /= 2)
-        base += base[half] <= x ? half : 0;
+    hint h = t->hints[x >> t->shift];
+    const uint32_t *base = t->starts + h.first;
+    for (uint32_t n = h.count; n > 1; n -= n / 2)
+        base += base[n / 2] <= x ? n / 2 : 0;
     return t->rows + (size_t)(base - t->starts) * words;
 }
 
@@ -284,9 +281,10 @@ static inline const uint64_t *find6(const intervals6 *t, const uint8_t address[1
     memcpy(&high, address, 8);
     memcpy(&low, address + 8, 8);
     u128 x = (u128)__builtin_bswap64(high) << 64 | __builtin_bswap64(low);
-    const u128 *base = t->starts;
-    for (uint32_t half = t->n / 2; half; half /= 2)
-        base += base[half] <= x ? half : 0;
+    hint h = t->hints[address[0]];
+    const u128 *base = t->starts + h.first;
+    for (uint32_t n = h.count; n > 1; n -= n / 2)
+        base += base[n / 2] <= x ? n / 2 : 0;
     return t->rows + (size_t)(base - t->starts) * words;
 }
 
@@ -296,7 +294,7 @@ typedef struct {
     const uint64_t *sport, *dport, *icmp;
 } rows;
 
-static inline bool gather(const mh_program *p, const mh_facts *f, rows *r) {
+__attribute__((always_inline)) static inline bool gather(const mh_program *p, const mh_facts *f, rows *r) {
     unsigned words = p->words;
     unsigned context = mh_context(f);
     unsigned origin = f->app * 2u + f->reply;

@@ -17,7 +17,7 @@
  *    12   4  length of the program in bytes
  *    16      one byte a rule: bit 0 accept, bit 1 reject (blocking rules only); zeros up to a multiple of 8
  *            then for each dimension, in the order of enum mh_dimension:
- *         8  n: how many intervals
+ *         8  n: how many intervals, 1 to 65535
  *    n * 8   their first values, ascending, the first is 0 (n * 16 for the IPv6 addresses: high half, low half)
  *  n * words * 8  their bitmaps: bit i of word j is rule 64 * j + i
  *
