@@ -9,8 +9,8 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from engine.wg.device import Device
@@ -26,24 +26,15 @@ from engine.wg.events import (
 )
 from engine.wg.peer import Peer
 from engine.wg.primitives import public_of
+from native.endpoint import Endpoint
 from native.reasons import Reason
 
 WALL = 1_700_000_000.0
 """Unix time at virtual time 0."""
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    host: IPv4Address | IPv6Address
-    port: int
-    scope: int = 0
-    local: IPv4Address | IPv6Address | None = field(default=None, compare=False)
-    ifindex: int = field(default=0, compare=False)
-
-
 def endpoint(text: str, port: int = 51820) -> Endpoint:
-    host = IPv6Address(text) if ":" in text else IPv4Address(text)
-    return Endpoint(host, port)
+    return Endpoint(ip_address(text), port)
 
 
 def ipv4(source: str, destination: str, payload: bytes = b"") -> bytes:

@@ -9,9 +9,10 @@ from engine.wg.constants import MAX_STAGED_PACKETS
 from engine.wg.device import Device
 from engine.wg.events import KeysErased, PacketReceived, SessionReady
 from engine.wg.primitives import public_of
+from native.endpoint import Endpoint
 from native.reasons import Reason
 from tests import paper
-from tests.virtual import WALL, Endpoint, Network, Node, deliver, endpoint, ipv4, ipv6, lose, pair
+from tests.virtual import WALL, Network, Node, deliver, endpoint, ipv4, ipv6, lose, pair
 
 
 def test_a_packet_makes_a_handshake_and_arrives() -> None:

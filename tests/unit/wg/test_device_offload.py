@@ -20,9 +20,10 @@ from engine.wg.events import (
 )
 from engine.wg.messages import receiver_of
 from engine.wg.peer import Peer
+from native.endpoint import Endpoint
 from native.reasons import Reason
 from native.session import Session
-from tests.virtual import Endpoint, Network, Node, deliver, lose
+from tests.virtual import Network, Node, deliver, lose
 
 
 @dataclass
@@ -134,9 +135,7 @@ class OffloadNode(Node):
 
     def knows(self, other: Node, **options: Any) -> Peer:  # type: ignore[override]
         self.peer = super().knows(other, **options)
-        self.native = NativeDouble(
-            lambda message: self.out.append(Datagram(other.address, message, self.peer))  # type: ignore[arg-type]
-        )
+        self.native = NativeDouble(lambda message: self.out.append(Datagram(other.address, message, self.peer)))
         return self.peer
 
     def send(self, packet: bytes, now: float) -> None:
@@ -365,6 +364,6 @@ def test_a_wish_without_an_endpoint_waits_for_one() -> None:
     network.send(a, a.packet(b))
     network.run(200)
     assert network.wire == []
-    a.device.set_endpoint(a.peer, b.address)  # type: ignore[arg-type]
+    a.device.set_endpoint(a.peer, b.address)
     network.run(1)
     assert len(b.received) == 1
