@@ -10,6 +10,7 @@ import random
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from tun.device import VNET_HDR_LEN, Device
 from tun.pump import PumpedTun
 
 _DATAGRAM = 65536
-_HOLD_FLUSH_MS = 20  # a held packet goes on when no other one has come for so long
+_HOLD_SECONDS = 0.02  # a held packet goes on when no other one has come this way for so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,46 +176,47 @@ class FaultRelay:
         return back
 
     def _run(self) -> None:
+        server_flush = client_flush = 0.0
         while not self._closing:
             back = self._back
             poll = select.poll()
             for fd in (self._front.fileno(), back.fileno(), self._wake):
                 if fd >= 0:  # closed by `rebind` just now: the next turn has the new one
                     poll.register(fd, select.POLLIN)
-            if not poll.poll(_HOLD_FLUSH_MS if self._to_server.holding or self._to_client.holding else None):
-                self._send(self._to_server.flush(), self._to_client.flush())
-                continue
+            holding = self._to_server.holding or self._to_client.holding
+            poll.poll(_HOLD_SECONDS * 1000 if holding else None)
+            now = time.monotonic()
             try:
                 os.eventfd_read(self._wake)
             except BlockingIOError:
                 pass
-            to_server: list[bytes] = []
-            to_client: list[bytes] = []
             try:
                 data, self._client = self._front.recvfrom(_DATAGRAM)
-                to_server = self._to_server.carry(data)
-            except OSError:
-                pass  # nothing there
+                to_server, server_flush = self._to_server.carry(data), now + _HOLD_SECONDS
+            except OSError:  # nothing there
+                to_server = self._to_server.flush() if now >= server_flush else []
             try:
-                to_client = self._to_client.carry(back.recv(_DATAGRAM))
-            except OSError:
-                pass  # nothing there, closed by `rebind`, or an ICMP error: as good as lost
+                to_client, client_flush = self._to_client.carry(back.recv(_DATAGRAM)), now + _HOLD_SECONDS
+            except OSError:  # nothing there, closed by `rebind`, or an ICMP error: as good as lost
+                to_client = self._to_client.flush() if now >= client_flush else []
             self._send(to_server, to_client)
 
     def _send(self, to_server: Sequence[bytes], to_client: Sequence[bytes]) -> None:
         if self.cut:
             return
         for datagram in to_server:
+            self.carried += 1
             try:
                 self._back.send(datagram)
-                self.carried += 1
             except OSError:
                 pass  # a network that loses is what this is
+        client = self._client
+        if client is None:
+            return
         for datagram in to_client:
+            self.carried += 1
             try:
-                if self._client is not None:
-                    self._front.sendto(datagram, self._client)
-                self.carried += 1
+                self._front.sendto(datagram, client)
             except OSError:
                 pass
 

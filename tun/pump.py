@@ -11,17 +11,19 @@ engine reads the end of the stream.
 
 import contextlib
 import errno
+import math
 import os
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
 from tun.device import VNET_HDR_LEN, Device
 
 _BUFFER = VNET_HDR_LEN + 65536
-_IDLE_MS = 20  # how long `flush` waits for another packet
+_IDLE_SECONDS = 0.02  # how long `flush` waits for another packet of the same direction
 
 
 class PumpedTun:
@@ -46,7 +48,7 @@ class PumpedTun:
         raise NotImplementedError
 
     def flush(self, outward: bool) -> Sequence[bytes]:
-        """What was held back and goes on now that no other packet comes. Runs in the pump's thread."""
+        """What was held back and goes on now that this way no other packet comes. Runs in the pump's thread."""
         return ()
 
     @property
@@ -73,6 +75,7 @@ class PumpedTun:
         device, inner = self._device.fileno(), self._inner.fileno()
         waiting: dict[int, deque[bytes]] = {device: deque(), inner: deque()}  # by the descriptor they go to
         other = {device: inner, inner: device}
+        flush_at = {device: math.inf, inner: math.inf}  # by the descriptor packets come from
         poll = select.poll()
         poll.register(self._stop, select.POLLIN)
         with contextlib.closing(self._inner):
@@ -80,14 +83,12 @@ class PumpedTun:
                 for source, target in other.items():
                     wanted = 0 if waiting[target] else select.POLLIN
                     poll.register(source, wanted | (select.POLLOUT if waiting[source] else 0))
-                ready = poll.poll(_IDLE_MS)
-                if not ready:
-                    held = {inner: self.flush(True), device: self.flush(False)}
-                    for target, packets in held.items():
-                        waiting[target] += packets
-                    if any(held.values()):
-                        continue
-                    ready = poll.poll()
+                soonest = min(flush_at.values())
+                ready = poll.poll(None if soonest == math.inf else max(0.0, soonest - time.monotonic()) * 1000)
+                for source, target in other.items():
+                    if time.monotonic() >= flush_at[source]:
+                        flush_at[source] = math.inf
+                        waiting[target] += self.flush(source == device)
                 for fd, events in ready:
                     if fd == self._stop:
                         return
@@ -100,6 +101,7 @@ class PumpedTun:
                                 return
                             target = other[fd]
                             waiting[target] += self.carry(packet, fd == device)
+                            flush_at[fd] = time.monotonic() + _IDLE_SECONDS
                             _drain(target, waiting[target])
                     except BlockingIOError:
                         continue

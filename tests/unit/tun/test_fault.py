@@ -1,6 +1,7 @@
 import os
 import select
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -69,6 +70,20 @@ def test_a_device_behind_faults_lets_go_of_the_last_held_packet() -> None:
     device = FaultTun(inside, FaultPlan(1, reorder=1.0))
     os.write(outside.fileno(), b"only")
     assert select.select([device.fileno()], [], [], 5)[0]
+    assert os.read(device.fileno(), 100) == b"only"
+    device.close()
+    outside.close()
+
+
+def test_a_held_packet_goes_on_although_the_other_direction_is_busy() -> None:
+    outside, inside = pair()
+    device = FaultTun(inside, FaultPlan(1, reorder=1.0))
+    os.write(outside.fileno(), b"only")
+    end = time.monotonic() + 5
+    while not select.select([device.fileno()], [], [], 0.001)[0]:
+        assert time.monotonic() < end
+        os.write(device.fileno(), b"busy")
+        os.read(outside.fileno(), 100) if select.select([outside.fileno()], [], [], 0)[0] else None
     assert os.read(device.fileno(), 100) == b"only"
     device.close()
     outside.close()
