@@ -1,0 +1,266 @@
+"""Two whole tunnels face to face in one process: in-memory TUNs, real UDP sockets on loopback, real time."""
+
+import asyncio
+import errno
+import os
+import socket
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+import uvloop
+
+from engine.filter import PASS_ALL, PASS_ALL_RULES, compile_policy
+from engine.policy import Hop, Platform, Policy, Protocol, State, Tunnel
+from engine.tunnel.events import HandshakeCompleted, Stopped, TunnelEvent
+from engine.tunnel.resolve import ResolveError
+from engine.tunnel.tunnel import Tunnel as Engine
+from engine.wg.config import DeviceConfig, HostPort, PeerConfig
+from engine.wg.keys import public_key
+from engine.wg.uapi import Get, UapiError, parse_request, update_from
+from native.reasons import Reason
+from tun import FdTun, pair
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from scapy.layers.inet import ICMP, IP, UDP
+
+KEYS = [bytes([n]) * 31 + b"\x40" for n in (8, 16)]
+ALL_PASS = [rule.id for rule in PASS_ALL_RULES]
+
+
+@dataclass
+class End:
+    """One of the two: `app` is what applications would write into."""
+
+    engine: Engine
+    app: FdTun
+    config: DeviceConfig
+    events: list[TunnelEvent]
+
+    def send(self, packet: IP) -> None:
+        os.write(self.app.fileno(), bytes(packet))
+
+    async def receive(self, seconds: float = 2.0) -> bytes | None:
+        loop = asyncio.get_running_loop()
+        arrived = loop.create_future()
+        loop.add_reader(self.app.fileno(), lambda: arrived.done() or arrived.set_result(None))
+        try:
+            await asyncio.wait_for(arrived, seconds)
+            return os.read(self.app.fileno(), 65536)
+        except TimeoutError:
+            return None
+        finally:
+            loop.remove_reader(self.app.fileno())
+
+
+@asynccontextmanager
+async def two_ends() -> AsyncIterator[tuple[End, End]]:
+    """Client 10.0.0.1 and server 10.0.0.2, everything passing."""
+    ends: list[End] = []
+    for key in KEYS:
+        app, tun = pair()
+        events: list[TunnelEvent] = []
+        engine = Engine(tun, on_event=events.append)
+        await engine.start()
+        engine.apply(PASS_ALL, ALL_PASS)
+        ends.append(End(engine, app, DeviceConfig(private_key=key), events))
+    client, server = ends
+    client.config = replace(
+        client.config,
+        peers=(
+            PeerConfig(
+                public_key(KEYS[1]),
+                endpoint=HostPort("127.0.0.1", server.engine.status().listen_port),
+                allowed_ips=(ip_network("10.0.0.2/32"),),
+            ),
+        ),
+    )
+    server.config = replace(
+        server.config, peers=(PeerConfig(public_key(KEYS[0]), allowed_ips=(ip_network("10.0.0.1/32"),)),)
+    )
+    for end in ends:
+        await end.engine.configure(end.config)
+    try:
+        yield client, server
+    finally:
+        for end in ends:
+            await end.engine.close()
+            end.app.close()
+
+
+def run(scenario: Callable[[End, End], Awaitable[None]]) -> None:
+    """Run the scenario between two tunnels on uvloop, as the product does."""
+
+    async def main() -> None:
+        async with two_ends() as (client, server):
+            await scenario(client, server)
+
+    uvloop.run(main())
+
+
+def datagram(text: bytes, *, back: bool = False) -> IP:
+    source, destination = ("10.0.0.2", "10.0.0.1") if back else ("10.0.0.1", "10.0.0.2")
+    return IP(src=source, dst=destination) / UDP(sport=1111, dport=2222) / text
+
+
+def test_a_packet_waits_for_the_handshake_and_arrives_whole() -> None:
+    async def scenario(client: End, server: End) -> None:
+        client.send(datagram(b"first"))
+        assert await server.receive() == bytes(datagram(b"first"))
+        server.send(datagram(b"answer", back=True))
+        assert await client.receive() == bytes(datagram(b"answer", back=True))
+        assert client.events == [HandshakeCompleted(public_key(KEYS[1]))]
+        ours, theirs = client.engine.status().peers[0], server.engine.status().peers[0]
+        assert (ours.tx_bytes, ours.rx_bytes) == (theirs.rx_bytes, theirs.tx_bytes)
+        assert ours.last_handshake_ns > 0
+        assert theirs.endpoint is not None
+        assert theirs.endpoint.port == client.engine.status().listen_port
+
+    run(scenario)
+
+
+def test_without_a_policy_nothing_passes() -> None:
+    async def scenario(client: End, server: End) -> None:
+        client.engine.apply(None)
+        client.send(datagram(b"lost"))
+        assert await server.receive(0.2) is None
+        assert client.engine.status().drops[Reason.NO_POLICY] == 1
+
+    run(scenario)
+
+
+def test_a_new_policy_judges_the_next_packet_and_the_counters_go_on_by_rule_id() -> None:
+    async def scenario(client: End, server: End) -> None:
+        client.send(datagram(b"one"))
+        assert await server.receive() is not None
+        policy = Policy(
+            State.ERROR,
+            Platform.ANDROID,
+            peer=Hop(ip_address("192.0.2.1"), 51820, Protocol.UDP),
+            tunnel=Tunnel("wg0", (ip_address("10.0.0.1"),), (ip_address("10.0.0.2"),)),
+        )
+        blocking = compile_policy(policy)
+        client.engine.apply(blocking.code, [rule.id for rule in blocking.rules])
+        client.send(datagram(b"two"))
+        assert await server.receive(0.2) is None
+        client.engine.apply(PASS_ALL, ALL_PASS)
+        client.send(datagram(b"three"))
+        assert await server.receive() == bytes(datagram(b"three"))
+        counts = {count.rule: count.packets for count in client.engine.status().verdicts}
+        assert counts[ALL_PASS[0]] == 2
+        assert sum(counts.values()) == 3
+        assert client.engine.status().drops[Reason.POLICY] == 1
+
+    run(scenario)
+
+
+def test_the_engines_own_ping_is_answered_even_while_all_applications_are_blocked() -> None:
+    async def scenario(client: End, server: End) -> None:
+        source, gateway = ip_address("10.0.0.1"), ip_address("10.0.0.2")
+
+        async def gateway_answers() -> None:
+            request = IP(await server.receive())
+            server.send(IP(src=request.dst, dst=request.src) / ICMP(type=0, id=request[ICMP].id, seq=request[ICMP].seq))
+
+        client.engine.apply(compile_policy(Policy(State.ERROR, Platform.ANDROID)).code)
+        answer = asyncio.ensure_future(gateway_answers())
+        round_trip = await client.engine.probe(public_key(KEYS[1]), source, gateway, 2.0)
+        await answer
+        assert round_trip is not None
+        assert 0 < round_trip < 2
+        assert await client.receive(0.1) is None  # the reply is the engine's, not an application's
+        assert await client.engine.probe(public_key(KEYS[1]), source, gateway, 0.1) is None
+
+    run(scenario)
+
+
+def test_a_removed_peer_is_gone_for_packets_and_for_the_status() -> None:
+    async def scenario(client: End, server: End) -> None:
+        client.send(datagram(b"one"))
+        assert await server.receive() is not None
+        await client.engine.configure(replace(client.config, peers=()))
+        client.send(datagram(b"two"))
+        assert await server.receive(0.2) is None
+        assert client.engine.status().peers == ()
+        assert client.engine.status().drops[Reason.NO_PEER] == 1
+        await client.engine.configure(client.config)
+        client.send(datagram(b"three"))
+        assert await server.receive() == bytes(datagram(b"three"))
+
+    run(scenario)
+
+
+def test_the_configuration_socket_shows_and_changes_the_running_tunnel() -> None:
+    async def scenario(client: End, server: End) -> None:
+        client.send(datagram(b"one"))
+        assert await server.receive() is not None
+        text = server.engine.uapi(Get())
+        assert f"public_key={public_key(KEYS[0]).hex()}\n" in text
+        port = client.engine.status().listen_port
+        assert f"endpoint=127.0.0.1:{port}\n" in text
+        assert "last_handshake_time_sec=0\n" not in text
+        assert text.endswith("errno=0\n\n")
+        request = f"set=1\npublic_key={public_key(KEYS[0]).hex()}\npersistent_keepalive_interval=25\n\n"
+        assert server.engine.uapi(parse_request(request.encode())) == "errno=0\n\n"
+        assert server.engine.config.peers[0].persistent_keepalive == 25
+        assert server.engine.config.peers[0].endpoint == HostPort("127.0.0.1", port)
+
+    run(scenario)
+
+
+def test_a_port_that_is_taken_is_refused_and_nothing_changes() -> None:
+    async def scenario(client: End, server: End) -> None:
+        before = client.engine.config
+        update = replace(update_from(before), listen_port=server.engine.status().listen_port, peers=())
+        assert client.engine.uapi(update) == f"errno={-errno.EADDRINUSE}\n\n"
+        assert client.engine.config == before
+        assert client.engine.uapi(UapiError(errno.EINVAL, "no")) == f"errno={-errno.EINVAL}\n\n"
+        client.send(datagram(b"still"))
+        assert await server.receive() == bytes(datagram(b"still"))
+
+    run(scenario)
+
+
+def test_a_new_listen_port_takes_the_session_along() -> None:
+    async def scenario(client: End, server: End) -> None:
+        client.send(datagram(b"one"))
+        assert await server.receive() is not None
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("", 0))
+            port = free.getsockname()[1]
+        await client.engine.configure(replace(client.engine.config, listen_port=port))
+        client.send(datagram(b"two"))
+        assert await server.receive() == bytes(datagram(b"two"))
+        endpoint = server.engine.status().peers[0].endpoint
+        assert endpoint is not None
+        assert endpoint.port == port
+        assert client.events == [HandshakeCompleted(public_key(KEYS[1]))]
+
+    run(scenario)
+
+
+def test_a_name_that_does_not_resolve_changes_nothing_and_is_named() -> None:
+    async def scenario(client: End, server: End) -> None:
+        peer = replace(client.config.peers[0], endpoint=HostPort("no-such-host.invalid", 51820))
+        before = client.engine.config
+        with pytest.raises(ResolveError, match=r"no-such-host\.invalid"):
+            await client.engine.configure(replace(client.config, peers=(peer,)))
+        assert client.engine.config == before
+
+    run(scenario)
+
+
+def test_the_owner_is_told_when_the_interface_goes_away() -> None:
+    async def scenario(client: End, server: End) -> None:
+        client.app.close()
+        for _ in range(100):
+            if client.events:
+                break
+            await asyncio.sleep(0.01)
+        assert isinstance(client.events[0], Stopped)
+
+    run(scenario)
