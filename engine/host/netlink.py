@@ -56,8 +56,11 @@ class Host:
         """Make the kernel route as `capture` says; what an earlier capture had beyond it goes. HostError."""
         await self._run(lambda ip: _capture(ip, capture))
 
-    async def release(self, interface: str, mark: int) -> None:
-        """Remove the interface and everything of ours; whatever is already gone is fine. HostError."""
+    async def release(self, interface: str | None, mark: int) -> None:
+        """Remove everything of ours and the interface (None: all into which our routes lead). HostError.
+
+        Whatever is already gone is fine.
+        """
         await self._run(lambda ip: _release(ip, interface, mark))
 
     async def reachable(self, address: IPAddress, mark: int) -> bool:
@@ -112,12 +115,15 @@ def _capture(ip: IPRoute, capture: Capture) -> None:
         _set_routes(ip, version, index, capture)
 
 
-def _release(ip: IPRoute, interface: str, mark: int) -> None:
+def _release(ip: IPRoute, interface: str | None, mark: int) -> None:
     for version in (4, 6):
         _set_rules(ip, version, (), mark)
-    index = _index(ip, interface)
-    if index is not None:
-        _change(f"the interface {interface}", ip.link, "del", fine=errno.ENODEV, index=index)
+    indices = {route["oif"] for version in (4, 6) for route in _routes(ip, version, mark) if "oif" in route}
+    if interface is not None:
+        index = _index(ip, interface)
+        indices = {index} if index is not None else set()
+    for index in indices - {_index(ip, "lo")}:
+        _change("the tunnel's interface", ip.link, "del", fine=errno.ENODEV, index=index)
     for version in (4, 6):
         for route in _routes(ip, version, mark):
             _change("a route of ours", ip.route, "del", fine=errno.ESRCH, **route)
@@ -307,7 +313,7 @@ def _routes(ip: IPRoute, version: int, table: int) -> list[dict[str, Any]]:
             "table": table,
             "proto": PROTOCOL,
         }
-        if message["type"] == _RTN_UNREACHABLE:
+        if message["type"] == _RTN_UNREACHABLE:  # IPv6 has it leave by the loopback device
             route["type"] = "unreachable"
         else:
             route["oif"] = message.get_attr("RTA_OIF")

@@ -1,1 +1,22 @@
 """The VPN-service model: `Builder`, `establish()`, profiles."""
+
+from engine.host import HostError
+from engine.policy import State
+from engine.service.builder import Builder, Configuration
+from engine.service.profiles import PROFILES, Gap, Profile
+from engine.service.session import Session, Unavailable, remove_block
+from engine.service.status import SessionStatus
+
+__all__ = [
+    "PROFILES",
+    "Builder",
+    "Configuration",
+    "Gap",
+    "HostError",
+    "Profile",
+    "Session",
+    "SessionStatus",
+    "State",
+    "Unavailable",
+    "remove_block",
+]

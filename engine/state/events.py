@@ -22,8 +22,6 @@ class CauseKind(StrEnum):
     START_TUNNEL = "start-tunnel"
     NO_PEER = "no-peer"
     RESOLVE_ENDPOINT = "resolve-endpoint"
-    INVALID_DNS = "invalid-dns"
-    INVALID_IPV6 = "invalid-ipv6"
     INTERNAL = "internal"
 
 
@@ -35,8 +33,6 @@ _SENTENCES = {
     CauseKind.START_TUNNEL: "the tunnel could not be started",
     CauseKind.NO_PEER: "no peer with an endpoint is configured",
     CauseKind.RESOLVE_ENDPOINT: "the peer's host name could not be resolved",
-    CauseKind.INVALID_DNS: "none of the DNS servers can be used",
-    CauseKind.INVALID_IPV6: "IPv6 has an address without a route, or a route without an address",
     CauseKind.INTERNAL: "an internal error",
 }
 
@@ -57,7 +53,8 @@ class Settings:
     """All that the user decides, as one value; the machine turns it into a `Policy` for each state.
 
     `peer` is the VPN server's endpoint, `bridge` the first hop in front of it if there is one; `tunnel` the
-    device with the addresses and gateways that the configuration asks for.
+    device with the addresses and gateways that the configuration asks for. `generation` changes with what no policy
+    shows but a running tunnel must follow: keys, MTU.
     """
 
     platform: Platform = Platform.LINUX
@@ -69,10 +66,12 @@ class Settings:
     api: Hop | None = None
     tunnel: Tunnel | None = None
     dns: tuple[IPAddress, ...] = field(default=())
+    generation: int = 0
 
     def same_tunnel(self, other: Settings) -> bool:
         """Whether going from one to the other leaves the running tunnel as it is."""
-        return (self.peer, self.bridge, self.tunnel) == (other.peer, other.bridge, other.tunnel)
+        mine = (self.peer, self.bridge, self.tunnel, self.generation)
+        return mine == (other.peer, other.bridge, other.tunnel, other.generation)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,14 @@ class Stopped:
     error: int
 
 
-TunnelEvent = HandshakeCompleted | HandshakeGivenUp | Stopped
+@dataclass(frozen=True)
+class Unanswered:
+    """Data was sent to the peer, and nothing authenticated has been received since (`PeerStatus.unanswered_since`)."""
+
+    peer: bytes
+
+
+TunnelEvent = HandshakeCompleted | HandshakeGivenUp | Unanswered | Stopped
 
 
 @dataclass(frozen=True)
@@ -41,13 +48,17 @@ class RuleCount:
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """One peer as `wg show` would tell it; times in ns since 1970 (0: never), bytes as the kernel counts them."""
+    """One peer as `wg show` would tell it; times in ns since 1970 (0: never), bytes as the kernel counts them.
+
+    `unanswered_since`: when the first data packet was sent to which nothing has come back (`clock.now`; 0: none).
+    """
 
     public_key: bytes
     endpoint: Endpoint | None
     last_handshake_ns: int
     rx_bytes: int
     tx_bytes: int
+    unanswered_since: float
 
 
 @dataclass(frozen=True)

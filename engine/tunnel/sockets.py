@@ -34,6 +34,12 @@ class Sockets:
         sock = self.v4 if family == socket.AF_INET else self.v6
         return sock.fileno() if sock is not None else -1
 
+    def bind_to(self, interface: str) -> None:
+        """Use this interface only (empty: any), whatever the routes say. OSError: there is none of that name."""
+        for sock in (self.v4, self.v6):
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+
     def close(self) -> None:
         """Close both."""
         for sock in (self.v4, self.v6):

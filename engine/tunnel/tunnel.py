@@ -31,6 +31,7 @@ from engine.tunnel.events import (
     Stopped,
     TunnelEvent,
     TunnelStatus,
+    Unanswered,
 )
 from engine.tunnel.link import LinkState, LinkWatch
 from engine.tunnel.resolve import resolve
@@ -84,6 +85,7 @@ class Tunnel:
         self._device = WgDevice(random=os.urandom, offload=True)
         self._datapath = Datapath(tun.fileno(), vnet_hdr=tun.vnet_hdr, tun_offloads=tun.offloads, mtu=tun.mtu)
         self._sockets: Sockets | None = None
+        self._interface = ""
         self._links: dict[bytes, _Link] = {}
         self._by_id: dict[int, _Link] = {}
         self._code: bytes | None = None
@@ -230,10 +232,17 @@ class Tunnel:
                 self._sockets = replace(present, fwmark=config.fwmark)
             return
         fresh = open_sockets(config.listen_port, config.fwmark)
+        fresh.bind_to(self._interface)
         self._datapath.set_sockets(fresh.fd(socket.AF_INET), fresh.fd(socket.AF_INET6), offload=self._offload)
         self._sockets = fresh
         if present is not None:
             present.close()
+
+    def bind_to(self, interface: str) -> None:
+        """Send and receive outer packets by this interface only; empty: by whatever the routes say. OSError."""
+        self._interface = interface
+        if self._sockets is not None:
+            self._sockets.bind_to(interface)
 
     def _link_changed(self, state: LinkState) -> None:
         self._datapath.set_mtu(state.mtu)
@@ -277,6 +286,8 @@ class Tunnel:
         if not self._device.traffic(link.peer, link.native.traffic(), time):
             link.native.disarm()
             self._device.traffic(link.peer, link.native.traffic(), time)  # what passed in between
+        if link.native.traffic().unanswered_sent_ns:
+            self._on_event(Unanswered(link.peer.public_key))
 
     def _pump(self) -> None:
         """Do what the device wants now; arm one timer for what it wants later."""
@@ -362,6 +373,7 @@ class Tunnel:
                     # Received handshake messages pass through Python alone; sent ones the datapath has counted.
                     rx_bytes=traffic.rx_bytes + link.peer.rx_bytes,
                     tx_bytes=traffic.tx_bytes,
+                    unanswered_since=traffic.unanswered_sent_ns / 1e9,
                 )
             )
         return TunnelStatus(

@@ -1,0 +1,53 @@
+"""Ask a running session by its status socket. Nothing but the standard library: it is what `status` waits for."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.cli.main import Fault
+
+FOLDER = Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill"))
+ANSWER_SECONDS = 5.0
+
+
+def find(interface: str | None) -> Path:
+    """The socket of the named session, or of the only one; sessions of other network namespaces count only if named."""
+    if interface is not None:
+        return FOLDER / f"{interface}.sock"
+    here = os.stat("/proc/self/ns/net").st_ino
+    found = {}
+    for path in sorted(FOLDER.glob("*.sock")):
+        try:
+            found[path] = next(ask(path, "status"))["netns"]
+        except Fault:
+            continue  # left by a run that was killed
+    mine = [path for path, netns in found.items() if netns == here]
+    if len(mine) == 1:
+        return mine[0]
+    if not found:
+        raise Fault("molehill is not running")
+    raise Fault(f"choose one with --interface: {', '.join(path.stem for path in found)}")
+
+
+def ask(path: Path, method: str) -> Iterator[dict[str, Any]]:
+    """The answers to one request: one for `status`, one and then one a change for `watch`. Fault if nobody answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(ANSWER_SECONDS)
+        try:
+            sock.connect(str(path))
+            sock.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method}).encode() + b"\n")
+            with sock.makefile("rb") as lines:
+                for line in lines:
+                    message = json.loads(line)
+                    yield message.get("result") or message["params"]
+                    if method == "status":
+                        return
+                    sock.settimeout(None)
+        except (OSError, ValueError, KeyError):
+            raise Fault(f"molehill is not running on {path.stem}") from None
+    raise Fault(f"molehill on {path.stem} has ended")

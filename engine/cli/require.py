@@ -1,0 +1,14 @@
+"""What a command needs of the machine, told in one sentence before anything is changed."""
+
+from __future__ import annotations
+
+from engine.cli.main import MISSING, Fault
+
+
+def require_privilege() -> None:
+    """Raise Fault with exit code 3 when a privilege or a kernel feature is missing."""
+    from engine.host import capabilities
+
+    problems = capabilities.missing()
+    if problems:
+        raise Fault("; ".join(problems), MISSING)

@@ -1,0 +1,212 @@
+"""`molehill run CONF`: the VPN service in the foreground. Ctrl-C is the explicit disconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli.main import BAD_INPUT, FAILED, OK, Fault
+
+if TYPE_CHECKING:
+    from engine.service import Builder, Session
+    from engine.wg.conf import Conf
+    from engine.wg.config import DeviceConfig
+
+_COLOURS = {"connected": "green", "connecting": "yellow", "disconnecting": "yellow", "error": "red"}
+_OUTER_OVERHEAD = 80  # IPv6 40, UDP 8, WireGuard 32 bytes
+
+
+class _Address(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
+    """An IP address on the command line."""
+
+    name = "IP"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> IPv4Address | IPv6Address:
+        try:
+            return ip_address(value)
+        except ValueError:
+            self.fail(f"{value!r} is no IP address", param, ctx)
+
+
+@click.command("run")
+@click.argument("conf", type=click.Path(path_type=Path))
+@click.option(
+    "--profile", default="linux", show_default=True, metavar="NAME", help="Whose rules: see molehill profile."
+)
+@click.option("--allow-lan", is_flag=True, help="Let the local network be reached (never its DNS).")
+@click.option("--dns", multiple=True, type=_Address(), help="A custom DNS server, may be repeated; then only these.")
+@click.option("--gateway", type=_Address(), help="The relay's address in the tunnel: pinged to verify it. "
+              "Default: the first DNS server of CONF.")  # fmt: skip
+@click.option("--always-require-vpn", is_flag=True, help="Go on blocking after the disconnect, until molehill unblock.")
+@click.option("--interface", metavar="NAME", help="The TUN's name. Default: CONF's name without .conf.")
+@click.option("--json", "as_json", is_flag=True, help="Tell each change of state as a line of JSON.")
+@click.option("--verbose", "-v", is_flag=True, help="Tell what happens inside, on standard error.")
+def command(
+    conf: Path,
+    profile: str,
+    allow_lan: bool,
+    dns: tuple[IPv4Address | IPv6Address, ...],
+    gateway: IPv4Address | IPv6Address | None,
+    always_require_vpn: bool,
+    interface: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Connect by the WireGuard configuration CONF and stay in the foreground.
+
+    From the start until you disconnect, no packet leaves but as the current state permits: a lost tunnel, another
+    server, even a crash do not open it. Ctrl-C (or SIGTERM) is the disconnect, and removes everything.
+
+    \b
+    Examples:
+      sudo molehill run /etc/wireguard/se1.conf
+      sudo molehill run se1.conf --dns 9.9.9.9 --gateway 10.64.0.1
+      sudo molehill run se1.conf --json | jq -r .state
+    """
+    from engine.cli.require import require_privilege
+    from engine.service import PROFILES
+
+    if profile not in PROFILES:
+        raise Fault(f"there is no profile {profile!r}: use one of {', '.join(PROFILES)}", BAD_INPUT)
+    parsed = _read(conf)
+    builder = _builder(conf, parsed, profile, interface or conf.name.removesuffix(".conf"))
+    for server in dns:
+        builder.add_dns_server(server)
+    for inside in dict.fromkeys((*([gateway] if gateway else []), *parsed.dns)):
+        builder.add_gateway(inside)
+    builder.set_allow_lan(allow_lan).set_always_require_vpn(always_require_vpn)
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="molehill: %(message)s")
+    require_privilege()
+    for notice in _ignored(parsed):
+        click.echo(f"molehill: {conf}: {notice}", err=True)
+
+    import uvloop
+
+    sys.exit(uvloop.run(_run(conf, parsed, builder, as_json)))
+
+
+def _read(path: Path) -> Conf:
+    from engine.wg.conf import ConfError, parse_conf
+
+    try:
+        return parse_conf(path.read_bytes())
+    except OSError as error:
+        raise Fault(f"{path}: {error.strerror}", BAD_INPUT) from None
+    except ConfError as error:
+        raise Fault(f"{path}: {error}", BAD_INPUT) from None
+
+
+def _builder(path: Path, conf: Conf, profile: str, interface: str) -> Builder:
+    """A builder with all but the endpoints, which are looked up last."""
+    from engine.service import Builder
+
+    if conf.device.private_key is None:
+        raise Fault(f"{path}: PrivateKey is missing in [Interface]", BAD_INPUT)
+    if not conf.addresses:
+        raise Fault(f"{path}: Address is missing in [Interface]", BAD_INPUT)
+    if not any(peer.endpoint is not None for peer in conf.device.peers):
+        raise Fault(f"{path}: no [Peer] has an Endpoint", BAD_INPUT)
+    try:
+        builder = Builder(profile).set_interface(interface).set_session(path.name)
+        for address in conf.addresses:
+            builder.add_address(address)
+        if conf.mtu is not None:
+            builder.set_mtu(conf.mtu)
+    except ValueError as error:
+        raise Fault(f"{path}: {error}", BAD_INPUT) from None
+    return builder
+
+
+def _ignored(conf: Conf) -> list[str]:
+    """What wg-quick would do with the file and this command does not: one sentence each."""
+    notices = []
+    hooks = {"PreUp": conf.pre_up, "PostUp": conf.post_up, "PreDown": conf.pre_down, "PostDown": conf.post_down}
+    for key in [key for key, lines in hooks.items() if lines]:
+        notices.append(f"{key} is ignored: molehill runs no commands from a configuration")
+    if conf.table != "auto":
+        notices.append(f"Table = {conf.table} is ignored: everything is captured")
+    if conf.device.fwmark:
+        notices.append("FwMark is ignored: molehill uses its own")
+    return notices
+
+
+async def _resolved(config: DeviceConfig) -> DeviceConfig:
+    """The same with addresses for the endpoints' names: from now on DNS is blocked."""
+    from engine.tunnel.resolve import ResolveError, resolve
+    from engine.wg.config import HostPort
+
+    found: dict[bytes, HostPort | None] = {}
+    for peer in config.peers:
+        if peer.endpoint is not None and peer.endpoint.address is None:
+            try:
+                endpoint = await resolve(peer.endpoint.host, peer.endpoint.port)
+            except ResolveError as error:
+                raise Fault(f"{error}; if an earlier run still blocks, molehill unblock opens it") from None
+            found[peer.public_key] = HostPort(str(endpoint.host), endpoint.port)
+    return config.with_endpoints(found)
+
+
+async def _run(path: Path, conf: Conf, builder: Builder, as_json: bool) -> int:
+    from engine.host import Host
+    from engine.policy import MARK
+    from engine.service import Session, State, Unavailable
+    from engine.service.control import StatusServer
+
+    try:
+        configuration = builder.set_wireguard(await _resolved(conf.device)).configuration()
+    except ValueError as error:
+        raise Fault(f"{path}: {error}", BAD_INPUT) from None
+    host = Host()
+    peer = configuration.peer
+    if conf.mtu is None and peer is not None and peer.endpoint is not None and peer.endpoint.address is not None:
+        route = await host.route_mtu(peer.endpoint.address, MARK)
+        configuration = replace(configuration, mtu=max(1280, min(route, 65535) - _OUTER_OVERHEAD))
+    session = Session(configuration, host=host)
+    try:
+        await session.start()
+    except Unavailable as error:
+        raise Fault(str(error)) from None
+    asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    server = StatusServer(session)
+    try:
+        await server.start()
+    except OSError as error:
+        click.echo(f"molehill: there will be no status: {server.path}: {error.strerror}", err=True)
+    session.connect()
+    telling = asyncio.create_task(_tell(session, as_json))
+    await asked.wait()
+    await session.stop()
+    telling.cancel()
+    await server.close()
+    if session.status.machine.enforced and session.status.state is State.DISCONNECTED:
+        return OK
+    click.echo(f"molehill: {session.status.line()}", err=True)
+    return FAILED
+
+
+async def _tell(session: Session, as_json: bool) -> None:
+    """A line on standard output for each change."""
+    last = ""
+    async for status in session.watch():
+        if as_json:
+            click.echo(json.dumps(session.details()))
+            sys.stdout.flush()
+            continue
+        line = status.line()
+        if line != last:
+            last = line
+            click.echo(click.style(f"{status.state:13} ", fg=_COLOURS.get(status.state)) + line)
+            sys.stdout.flush()

@@ -1,0 +1,28 @@
+"""`molehill unblock`: the explicit disconnect when nobody runs who could be told to disconnect."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from engine.cli.main import Fault
+
+
+@click.command("unblock")
+@click.option("--interface", default=None, metavar="NAME", help="The TUN left behind; not needed if its run was here.")
+def command(interface: str | None) -> None:
+    """Remove the block that a run left behind: one that was killed, or had --always-require-vpn.
+
+    While a run is active this is refused: end that one by Ctrl-C.
+    """
+    from engine.cli.require import require_privilege
+    from engine.host import HostError
+    from engine.service import Unavailable, remove_block
+
+    require_privilege()
+    try:
+        asyncio.run(remove_block(interface))
+    except (Unavailable, HostError) as error:
+        raise Fault(str(error)) from None
+    click.echo("nothing is blocked by molehill any more")

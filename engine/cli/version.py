@@ -1,0 +1,16 @@
+"""`molehill version`."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+import click
+
+from engine.cli.main import version
+
+
+@click.command("version")
+def command() -> None:
+    """Show the version, Python's and the kernel's."""
+    click.echo(f"molehill {version()}, Python {sys.version.split()[0]}, {platform.system()} {platform.release()}")

@@ -1,0 +1,233 @@
+"""`Builder`: say what the VPN is to be, as with Android's VpnService.Builder, then `establish()` it.
+
+A builder collects; `configuration()` checks the whole and freezes it; `establish()` opens the TUN (blocking from the
+first moment) and gives the session. Methods return the builder. What cannot be is a `ValueError` with one sentence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
+from typing import TYPE_CHECKING
+
+from engine.host import DEFAULT_ROUTES, Capture
+from engine.policy import MARK, Hop, IPAddress, IPNetwork, Policy, Protocol, State, Tunnel, nets
+from engine.service.profiles import PROFILES, Profile
+from engine.state import Settings
+from engine.wg.config import DeviceConfig, PeerConfig
+
+if TYPE_CHECKING:
+    from engine.service.session import Session
+
+IPInterface = IPv4Interface | IPv6Interface
+
+# A resolver that nobody is (TEST-NET-1): the system must have one in the blocking states, or Android's lookups
+# fall out of the tunnel.
+NOBODY = IPv4Address("192.0.2.1")
+DEFAULT_MTU = 1420
+MIN_MTU = 1280  # IPv6 (RFC 8200, section 5)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All that a session is made of. `wireguard` has literal endpoints: names are looked up before."""
+
+    wireguard: DeviceConfig = field(default_factory=DeviceConfig)
+    session: str = "molehill"
+    interface: str = "mh0"
+    profile: Profile = PROFILES["linux"]
+    addresses: tuple[IPInterface, ...] = ()
+    routes: tuple[IPNetwork, ...] = DEFAULT_ROUTES
+    dns: tuple[IPAddress, ...] = ()
+    gateways: tuple[IPAddress, ...] = ()
+    mtu: int = DEFAULT_MTU
+    allowed_uids: tuple[int, ...] = ()
+    disallowed_uids: tuple[int, ...] = ()
+    underlying_network: str | None = None
+    allow_lan: bool = False
+    always_require_vpn: bool = False
+    api: Hop | None = None
+
+    @property
+    def peer(self) -> PeerConfig | None:
+        """The peer that is the VPN server: the first one with an endpoint."""
+        return next((peer for peer in self.wireguard.peers if peer.endpoint is not None), None)
+
+    @property
+    def tunnel(self) -> Tunnel:
+        """The device as a policy sees it."""
+        return Tunnel(self.interface, tuple(address.ip for address in self.addresses), self.gateways)
+
+    def settings(self, generation: int = 0) -> Settings:
+        """What the state machine decides by."""
+        hop = None
+        if self.peer is not None and self.peer.endpoint is not None and self.peer.endpoint.address is not None:
+            hop = Hop(self.peer.endpoint.address, self.peer.endpoint.port, Protocol.UDP)
+        return Settings(
+            platform=self.profile.platform,
+            ios_blocking=self.profile.ios_blocking,
+            allow_lan=self.allow_lan,
+            always_require_vpn=self.always_require_vpn,
+            peer=hop,
+            api=self.api,
+            tunnel=self.tunnel,
+            dns=self.dns,
+            generation=generation,
+        )
+
+    def capture(self, policy: Policy) -> Capture:
+        """What the machine has to route into the TUN while `policy` is in force.
+
+        The LAN goes past the TUN while it is allowed (LAN-1, LAN-2), never its DNS (policy.md: DNS comes before LAN);
+        local custom DNS servers only in Connected (DNS-2, DNS-3).
+        """
+        connected = policy.enforced is State.CONNECTED
+        return Capture(
+            interface=self.interface,
+            mark=MARK,
+            addresses=self.addresses,
+            mtu=self.mtu,
+            routes=self.routes,
+            lan=(*nets.LAN, *nets.LAN_MULTICAST) if policy.allow_lan else (),
+            local_dns=tuple(s for s in policy.dns if nets.is_local(s)) if connected else (),
+            included_uids=self.allowed_uids,
+            excluded_uids=self.disallowed_uids,
+        )
+
+    def resolvers(self, state: State) -> tuple[IPAddress, ...]:
+        """The servers that the system should ask in this state; empty: its own."""
+        if state is State.DISCONNECTED and not self.always_require_vpn:
+            return ()
+        if state is State.CONNECTED:
+            return self.dns or self.gateways or (NOBODY,)
+        return (NOBODY,)
+
+
+class Builder:
+    """Collects a `Configuration`. Every method checks its own argument and returns the builder."""
+
+    def __init__(self, profile: str = "linux") -> None:
+        if profile not in PROFILES:
+            raise ValueError(f"there is no profile {profile!r}: use one of {', '.join(PROFILES)}")
+        self._is = Configuration(profile=PROFILES[profile], routes=())
+
+    def _with(self, **change: object) -> Builder:
+        self._is = replace(self._is, **change)  # type: ignore[arg-type]
+        return self
+
+    def set_session(self, name: str) -> Builder:
+        """A name for people, shown in the status."""
+        return self._with(session=name)
+
+    def set_interface(self, name: str) -> Builder:
+        """The TUN's name, at most 15 bytes."""
+        return self._with(interface=Tunnel(name, (), ()).name)
+
+    def set_wireguard(self, config: DeviceConfig) -> Builder:
+        """Keys and peers; every endpoint an address, not a name."""
+        for peer in config.peers:
+            if peer.endpoint is not None and peer.endpoint.address is None:
+                raise ValueError(f"Endpoint {peer.endpoint}: look the name up first, DNS will be blocked")
+        if config.private_key is None:
+            raise ValueError("PrivateKey is missing")
+        return self._with(wireguard=replace(config, fwmark=MARK))
+
+    def add_address(self, address: str | IPInterface) -> Builder:
+        """An address of the tunnel, with or without a prefix length ("10.64.0.2/32")."""
+        return self._with(addresses=(*self._is.addresses, ip_interface(address)))
+
+    def add_route(self, network: str | IPNetwork) -> Builder:
+        """A network that leads into the tunnel. Without any: all. What no route names is blocked, never let past."""
+        return self._with(routes=(*self._is.routes, ip_network(network)))
+
+    def add_dns_server(self, server: str | IPAddress) -> Builder:
+        """A custom DNS server; then only these may be asked (DNS-2)."""
+        return self._with(dns=(*self._is.dns, ip_address(server)))
+
+    def add_gateway(self, gateway: str | IPAddress) -> Builder:
+        """An address of the relay inside the tunnel: answers DNS (DNS-1); the first one is pinged to verify."""
+        return self._with(gateways=(*self._is.gateways, ip_address(gateway)))
+
+    def set_mtu(self, mtu: int) -> Builder:
+        """The TUN's MTU in bytes, 1280 to 65535."""
+        if not MIN_MTU <= mtu <= 65535:
+            raise ValueError(f"the MTU must be 1280 to 65535, not {mtu}")
+        return self._with(mtu=mtu)
+
+    def add_allowed_application(self, uid: int) -> Builder:
+        """Only applications so named (by user id, as Android has it) use the VPN; all others go past it."""
+        return self._with(allowed_uids=(*self._is.allowed_uids, _uid(uid)))
+
+    def add_disallowed_application(self, uid: int) -> Builder:
+        """This application (by user id) goes past the VPN, in every state."""
+        return self._with(disallowed_uids=(*self._is.disallowed_uids, _uid(uid)))
+
+    def set_underlying_network(self, interface: str | None) -> Builder:
+        """Send the outer packets by this interface only; None: by whatever the routes say."""
+        return self._with(underlying_network=interface)
+
+    def set_allow_lan(self, allow: bool) -> Builder:
+        """Let the local network be reached (LAN-1 to LAN-4)."""
+        return self._with(allow_lan=allow)
+
+    def set_always_require_vpn(self, always: bool) -> Builder:
+        """Block in Disconnected too (DIS-2)."""
+        return self._with(always_require_vpn=always)
+
+    def configuration(self) -> Configuration:
+        """The whole, checked."""
+        done = self._is
+        if done.allowed_uids and done.disallowed_uids:
+            raise ValueError("applications are either allowed or disallowed, not both")
+        if not done.addresses:
+            raise ValueError("the tunnel needs an address")
+        if done.peer is None:
+            raise ValueError("no peer has an Endpoint")
+        done.settings()  # raises ValueError for an endpoint that no policy can name
+        return replace(done, routes=done.routes or DEFAULT_ROUTES)
+
+    async def establish(self) -> Session:
+        """Open the TUN and start connecting; nothing leaves from here on but what the state permits.
+
+        Raises ValueError for a configuration that cannot be, `engine.service.Unavailable` for a machine that cannot.
+        """
+        from engine.service.session import Session
+
+        session = Session(self.configuration())
+        await session.start()
+        session.connect()
+        return session
+
+
+def _uid(uid: int) -> int:
+    if not 0 <= uid < 0xFFFFFFFF:
+        raise ValueError(f"{uid} is no user id")
+    return uid
+
+
+def source_for(configuration: Configuration, target: IPAddress) -> IPAddress | None:
+    """The tunnel's own address of the target's family; None: it has none."""
+    kind = IPv4Address if isinstance(target, IPv4Address) else IPv6Address
+    return next((a.ip for a in configuration.addresses if isinstance(a.ip, kind)), None)
+
+
+def peer_for(configuration: Configuration, target: IPAddress) -> PeerConfig | None:
+    """The peer to which allowed IPs send the target (longest prefix); else the VPN server."""
+    host: IPv4Network | IPv6Network = ip_network(target)
+    covering = [
+        (network.prefixlen, peer)
+        for peer in configuration.wireguard.peers
+        for network in peer.allowed_ips
+        if network.version == host.version and host.subnet_of(network)  # type: ignore[arg-type]
+    ]
+    return max(covering, key=lambda found: found[0])[1] if covering else configuration.peer

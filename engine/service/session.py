@@ -1,0 +1,562 @@
+"""`Session`: the runner of the state machine, and the one TUN that lives as long as it does.
+
+Events come from the user, the tunnel, the offline monitor and the session's own timers; they wait in one queue and
+one task handles them, so that nothing overlaps. The effects of an event are performed in order. If one fails, the
+rest of its batch is dropped and the failure goes back to the machine at once (see engine/state/effects.py).
+
+Order of a life: `start()` takes the one place in this network namespace, and opens the TUN with everything blocked
+-> Connecting: attempts, each verified by a ping to the gateway through the tunnel -> Connected: watched by `Monitor`
+-> and so on -> `stop()`: the explicit disconnect, then everything is removed; with "always require VPN" the TUN and
+the routes stay, and block, without us.
+
+If the process is killed, the TUN stays too (it is persistent), and so do the rules: see engine/host/capture.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from engine import state
+from engine.filter import Compiled, compile_policy
+from engine.host import Capture, Host, HostError, OfflineMonitor
+from engine.policy import MARK, IPAddress, Policy, State
+from engine.service.builder import Configuration, peer_for, source_for
+from engine.service.monitor import Action, Monitor
+from engine.service.status import SessionStatus, as_data
+from engine.state import Cause, CauseKind
+from engine.tunnel.clock import now, wall
+from engine.tunnel.events import (
+    HandshakeCompleted,
+    HandshakeGivenUp,
+    Stopped,
+    TunnelEvent,
+    TunnelStatus,
+    Unanswered,
+)
+from engine.tunnel.tunnel import Tunnel
+from engine.wg.config import DeviceConfig
+from tun import LinuxTun, TunError
+
+log = logging.getLogger(__name__)
+
+PROBE_SECONDS = 1.0  # between two pings while connecting
+MIN_ATTEMPT_SECONDS = 1.0  # an attempt that fails at once is not repeated faster
+QUEUED_REPORTS = 64
+LOCK = "\0molehill"  # an abstract Unix socket: one a network namespace, gone with its process
+
+
+class Unavailable(Exception):
+    """The machine cannot run a session now: one sentence that says why."""
+
+
+class TunnelPort(Protocol):
+    """What a session asks of engine.tunnel's `Tunnel`."""
+
+    async def start(self) -> None:
+        """Begin; everything is dropped until the first `apply`."""
+
+    async def close(self) -> None:
+        """End, wiping all keys."""
+
+    def apply(self, code: bytes | None, rules: tuple[str, ...] = ()) -> None:
+        """Put a program in force; None drops everything."""
+
+    async def configure(self, config: DeviceConfig) -> None:
+        """Replace keys and peers."""
+
+    def bind_to(self, interface: str) -> None:
+        """Send outer packets by this interface only; empty: by whatever the routes say."""
+
+    async def probe(self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float) -> float | None:
+        """Ping through the tunnel."""
+
+    def status(self) -> TunnelStatus:
+        """The tunnel now."""
+
+
+class TunPort(Protocol):
+    """What a session asks of a TUN device."""
+
+    def set_mtu(self, mtu: int) -> None:
+        """Change the MTU."""
+
+    def close(self) -> None:
+        """Close the descriptor."""
+
+
+class HostPort(Protocol):
+    """What a session asks of engine.host's `Host`."""
+
+    async def capture(self, capture: Capture) -> None:
+        """Route everything into the TUN."""
+
+    async def release(self, interface: str, mark: int) -> None:
+        """Undo that."""
+
+    async def reachable(self, address: IPAddress, mark: int) -> bool:
+        """Whether there is a way to the address outside the tunnel."""
+
+    async def close(self) -> None:
+        """End the worker."""
+
+
+OpenTun = Callable[[str, int], TunPort]
+OpenTunnel = Callable[[TunPort, Callable[[TunnelEvent], None]], TunnelPort]
+
+
+def _linux_tun(name: str, mtu: int) -> LinuxTun:
+    return LinuxTun(name, mtu=mtu, persist=True)
+
+
+def _tunnel(tun: TunPort, on_event: Callable[[TunnelEvent], None]) -> Tunnel:
+    assert isinstance(tun, LinuxTun)
+    return Tunnel(tun, fwmark=MARK, on_event=on_event)
+
+
+class _Failed(Exception):
+    """An effect failed: the event that says so."""
+
+    def __init__(self, event: state.ApplyFailed | state.Fatal) -> None:
+        super().__init__(str(event.cause))
+        self.event = event
+
+
+class Session:
+    """One VPN: see the head of this module. All methods belong to the event loop's thread."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        host: HostPort | None = None,
+        open_tun: OpenTun = _linux_tun,
+        open_tunnel: OpenTunnel = _tunnel,
+    ) -> None:
+        self._configuration = configuration
+        self._generation = 0
+        self._machine = state.Machine(configuration.settings())
+        self._host: HostPort = host if host is not None else Host()
+        self._open_tun_device, self._open_tunnel = open_tun, open_tunnel
+        self._tun: TunPort | None = None
+        self._tunnel: TunnelPort | None = None
+        self._tun_lost = False
+        self._captured: Capture | None = None
+        self._compiled: Compiled | None = None
+        self._queue: deque[state.Event] = deque()
+        self._wake = asyncio.Event()
+        self._runner: asyncio.Task[None] | None = None
+        self._attempt: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._monitor: Monitor | None = None
+        self._look = asyncio.Event()
+        self._handshake = asyncio.Event()
+        self._offline: OfflineMonitor | None = None
+        self._lock: socket.socket | None = None
+        self._verified_by = ""
+        self._status = SessionStatus(self._machine.situation.status, wall())
+        self._watchers: set[asyncio.Queue[SessionStatus]] = set()
+
+    # For the user
+
+    @property
+    def status(self) -> SessionStatus:
+        """What was told last."""
+        return self._status
+
+    @property
+    def configuration(self) -> Configuration:
+        """What the session is made of now."""
+        return self._configuration
+
+    def details(self) -> dict[str, Any]:
+        """All there is to tell, as plain data (see `engine.service.status.as_data`)."""
+        tunnel = self._tunnel.status() if self._tunnel is not None else None
+        resolvers = self._configuration.resolvers(self._status.state)
+        return as_data(self._status, self._configuration, tunnel, resolvers, self._verified_by)
+
+    async def start(self) -> None:
+        """Take the place and open the TUN, which drops everything. Raises Unavailable; then nothing has changed."""
+        self._lock = _take_place()
+        try:
+            await self._open()
+            await self._apply(self._machine.situation.policy)
+        except (_Failed, OSError, TunError) as error:
+            await self._close_tunnel()
+            self._give_up_place()
+            raise Unavailable(str(error)) from None
+        if isinstance(self._host, Host):
+            self._offline = OfflineMonitor(self._host, MARK, self._online_changed)
+            self._watch_way_to_peer()
+        self._runner = asyncio.create_task(self._run(), name="session")
+
+    def connect(self) -> None:
+        """Connect; when connected already, anew. Also the way out of Error."""
+        self.post(state.Connect())
+
+    def disconnect(self) -> None:
+        """The explicit disconnect (KS-1): afterwards nothing is enforced, unless VPN is always required."""
+        self.post(state.Disconnect())
+
+    def change(self, configuration: Configuration) -> None:
+        """Go over to this configuration, in the same TUN: another peer, key, address, MTU or setting.
+
+        ValueError for another interface: that would be another session.
+        """
+        if configuration.interface != self._configuration.interface:
+            raise ValueError(f"a session stays on its interface {self._configuration.interface}")
+        tunnel_facts = ("wireguard", "mtu", "routes", "underlying_network", "allowed_uids", "disallowed_uids")
+        if any(getattr(configuration, f) != getattr(self._configuration, f) for f in tunnel_facts):
+            self._generation += 1
+        self._configuration = configuration
+        self._watch_way_to_peer()
+        self.post(state.SettingsChanged(configuration.settings(self._generation)))
+
+    async def watch(self) -> AsyncIterator[SessionStatus]:
+        """The status now, and then each one that is told. Who reads too slowly misses the oldest."""
+        queue: asyncio.Queue[SessionStatus] = asyncio.Queue(QUEUED_REPORTS)
+        queue.put_nowait(self._status)
+        self._watchers.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._watchers.discard(queue)
+
+    async def until(self, *states: State) -> SessionStatus:
+        """Wait until the session is in one of the states."""
+        statuses = self.watch()
+        try:
+            async for status in statuses:
+                if status.state in states:
+                    return status
+        finally:
+            await statuses.aclose()  # type: ignore[attr-defined]
+        raise AssertionError("unreachable")
+
+    def protect(self, sock: socket.socket) -> None:
+        """Let this socket's packets go past the tunnel, as the engine's own do. Needs CAP_NET_ADMIN."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+        if self._configuration.underlying_network is not None:
+            device = self._configuration.underlying_network.encode()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+
+    async def stop(self) -> None:
+        """The explicit disconnect, and the end of the session.
+
+        With "always require VPN" the TUN and the routes stay behind, and block; else all is as before `start`.
+        """
+        self.disconnect()
+        await self.until(State.DISCONNECTED)
+        if not self._status.blocks:
+            await self._release()  # also if it never connected
+        await self.close()
+
+    async def close(self) -> None:
+        """End without disconnecting: what blocks goes on blocking, as after a crash."""
+        for task in (self._runner, self._attempt, self._watching):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        if self._offline is not None:
+            self._offline.close()
+        await self._close_tunnel()
+        await self._host.close()
+        self._give_up_place()
+
+    def post(self, event: state.Event) -> None:
+        """Queue an event for the state machine."""
+        self._queue.append(event)
+        self._wake.set()
+
+    # The runner
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await self._handle(self._queue.popleft())
+
+    async def _handle(self, event: state.Event) -> None:
+        log.info("event: %s", event)
+        for effect in self._machine.handle(event):
+            try:
+                await self._perform(effect)
+            except _Failed as failure:
+                log.error("%s", failure)
+                await self._handle(failure.event)
+                return
+
+    async def _perform(self, effect: state.Effect) -> None:
+        match effect:
+            case state.ApplyPolicy(policy):
+                log.info("policy: %s", policy.describe())
+                await self._apply(policy)
+            case state.OpenTun():
+                await self._capture(self._machine.situation.policy)
+                if self._machine.situation.interface != self._configuration.tunnel:
+                    self.post(state.InterfaceUp(self._configuration.tunnel))
+            case state.CloseTun():
+                await self._release()
+            case state.StartTunnel(_, timeout):
+                await self._end_attempt()
+                self._attempt = asyncio.create_task(self._establish(timeout), name="attempt")
+            case state.StopTunnel():
+                await self._end_attempt()
+                await self._configure(DeviceConfig(fwmark=MARK))
+                self.post(state.TunnelClosed())
+            case state.SetDns() | state.ResetDns():
+                log.debug("the system's resolver configuration is not changed: docs/known-issues.md")
+            case state.Report(status):
+                self._report(status)
+
+    def _report(self, status: state.Status) -> None:
+        if status.state is State.CONNECTED and self._status.state is not State.CONNECTED:
+            self._watching = asyncio.create_task(self._watch_tunnel(), name="monitor")
+        same = status.state is self._status.state
+        self._status = SessionStatus(status, self._status.since if same else wall())
+        for queue in self._watchers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(self._status)
+
+    # Enforcement: the program in the TUN, and the routes that lead there
+
+    async def _apply(self, policy: Policy) -> None:
+        """Put the policy in force. In a blocking state that needs the TUN; _Failed says what is in force instead."""
+        try:
+            if self._tun_lost:
+                self._tun_lost = False
+                await self._end_attempt()
+                await self._close_tunnel()
+            self._compiled = compile_policy(policy)
+            if self._tunnel is not None:
+                self._tunnel.apply(self._compiled.code, self._compiled.ids)
+        except Exception as error:  # whatever it was: enforcement is in doubt
+            log.exception("applying the policy failed")
+            raise _Failed(state.ApplyFailed(Cause(CauseKind.APPLY_POLICY, self._block_instead(error)))) from error
+        if policy.blocks:
+            self._captured = None  # set everything again: somebody may have changed it
+            await self._capture(policy)
+
+    def _block_instead(self, error: Exception) -> str:
+        """Drop everything, if that at least can be had."""
+        self._compiled = None
+        try:
+            if self._tunnel is not None:
+                self._tunnel.apply(None)
+                return f"{error}; everything in the tunnel is dropped instead"
+        except Exception:
+            log.exception("dropping everything failed too")
+        return str(error)
+
+    async def _capture(self, policy: Policy) -> None:
+        """See to it that the TUN is there and gets everything. The TUN is never closed to change something."""
+        capture = self._configuration.capture(policy)
+        if capture == self._captured and self._tunnel is not None:
+            return
+        try:
+            await self._open()
+            await self._host.capture(capture)
+        except (OSError, TunError, HostError) as error:
+            raise _Failed(state.ApplyFailed(Cause(CauseKind.TUN_DEVICE, str(error)))) from error
+        self._captured = capture
+
+    async def _open(self) -> None:
+        if self._tunnel is not None:
+            return
+        self._tun = self._open_tun_device(self._configuration.interface, self._configuration.mtu)
+        tunnel = self._open_tunnel(self._tun, self._tunnel_event)
+        await tunnel.start()
+        self._tunnel = tunnel
+        if self._compiled is not None:
+            tunnel.apply(self._compiled.code, self._compiled.ids)
+
+    async def _release(self) -> None:
+        """Take everything out of the machine. That the interface goes too is no news then."""
+        tunnel, tun = self._tunnel, self._tun
+        self._tunnel = self._tun = self._captured = None
+        try:
+            await self._host.release(self._configuration.interface, MARK)
+        except HostError as error:
+            raise _Failed(state.Fatal(Cause(CauseKind.INTERNAL, str(error)))) from error
+        finally:
+            await _close(tunnel, tun)
+
+    async def _close_tunnel(self) -> None:
+        tunnel, tun = self._tunnel, self._tun
+        self._tunnel = self._tun = None
+        await _close(tunnel, tun)
+
+    # The connection
+
+    async def _configure(self, config: DeviceConfig) -> None:
+        if self._tunnel is None:
+            return
+        try:
+            await self._tunnel.configure(config)
+        except Exception as error:
+            log.exception("configuring WireGuard failed")
+            raise _Failed(state.Fatal(Cause(CauseKind.START_TUNNEL, str(error)))) from error
+
+    async def _establish(self, timeout: float) -> None:
+        """One attempt: a fresh handshake, then a ping to the gateway through the tunnel."""
+        begin = now()
+        try:
+            await self._configure(DeviceConfig(fwmark=MARK))  # no session of an earlier attempt counts
+            self._handshake.clear()
+            if self._tunnel is not None:
+                self._tunnel.bind_to(self._configuration.underlying_network or "")
+            await self._configure(self._configuration.wireguard)
+            async with asyncio.timeout(timeout):
+                await self._verify()
+        except TimeoutError:
+            self.post(state.TunnelDown(f"no answer within {timeout:.0f} s"))
+        except _Failed as failure:
+            await asyncio.sleep(max(0.0, begin + MIN_ATTEMPT_SECONDS - now()))
+            self.post(failure.event)
+        except OSError as error:
+            await asyncio.sleep(max(0.0, begin + MIN_ATTEMPT_SECONDS - now()))
+            self.post(state.TunnelDown(str(error)))
+        else:
+            self.post(state.TunnelUp())
+
+    async def _verify(self) -> None:
+        """Return when the peer has answered, and the gateway if there is one. The first ping starts the handshake."""
+        gateway = next((g for g in self._configuration.gateways if source_for(self._configuration, g)), None)
+        if gateway is not None:
+            while not await self._ping(gateway):
+                pass
+            self._verified_by = f"a ping to {gateway} through the tunnel"
+            return
+        # Nobody to ask: a packet to ourselves makes the peer shake hands, and that has to do.
+        own = self._configuration.addresses[0].ip
+        while not self._handshake.is_set():
+            await self._ping(own)
+        self._verified_by = "the handshake alone: no gateway is known"
+
+    async def _ping(self, target: IPAddress) -> bool:
+        source = source_for(self._configuration, target)
+        peer = peer_for(self._configuration, target)
+        if self._tunnel is None or source is None or peer is None:
+            await asyncio.sleep(PROBE_SECONDS)
+            return False
+        return await self._tunnel.probe(peer.public_key, source, target, PROBE_SECONDS) is not None
+
+    async def _end_attempt(self) -> None:
+        for task in (self._attempt, self._watching):
+            if task is not None and not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        self._attempt = self._watching = self._monitor = None
+
+    async def _watch_tunnel(self) -> None:
+        """While connected: look when the monitor says so, ping, and say when the tunnel is lost."""
+        assert self._tunnel is not None
+        peer = self._configuration.peer
+        assert peer is not None
+        gateway = next((g for g in self._configuration.gateways if source_for(self._configuration, g)), None)
+        target = gateway if gateway is not None else self._configuration.addresses[0].ip
+        facts = _peer_facts(self._tunnel, peer.public_key)
+        self._monitor = Monitor(now(), facts[0])
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._monitor.next_look - now())):
+                    await self._look.wait()
+            self._look.clear()
+            if now() < self._monitor.next_look:
+                continue
+            match self._monitor.look(now(), *_peer_facts(self._tunnel, peer.public_key)):
+                case Action.PING:
+                    await self._ping(target)
+                case Action.LOST:
+                    self.post(state.TunnelDown("the peer has fallen silent"))
+                    return
+                case Action.NOTHING:
+                    pass
+
+    def _tunnel_event(self, event: TunnelEvent) -> None:
+        peer = self._configuration.peer
+        match event:
+            case HandshakeCompleted(key) if peer is not None and key == peer.public_key:
+                self._handshake.set()
+            case HandshakeGivenUp(key) if peer is not None and key == peer.public_key:
+                self.post(state.HandshakeGivenUp())
+            case Unanswered():
+                if self._monitor is not None:
+                    self._monitor.sent(now())
+                    self._look.set()
+            case Stopped() if self._tunnel is not None:
+                # Somebody has deleted the interface. Our rules say "unreachable" until the next apply opens a new one,
+                # and in Error, where Fatal changes no policy, the settings apply it again.
+                self._tun_lost = True
+                self.post(state.Fatal(Cause(CauseKind.TUN_DEVICE, "the interface was deleted")))
+                self.post(state.SettingsChanged(self._machine.situation.settings))
+            case _:
+                pass
+
+    # The way to the peer
+
+    def _watch_way_to_peer(self) -> None:
+        hop = self._configuration.settings().peer
+        if self._offline is not None:
+            self._offline.watch(hop.ip if hop is not None else None)
+
+    def _online_changed(self, online: bool) -> None:
+        self.post(state.Online() if online else state.Offline())
+
+    def _give_up_place(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+async def _close(tunnel: TunnelPort | None, tun: TunPort | None) -> None:
+    if tunnel is not None:
+        await tunnel.close()
+    if tun is not None:
+        tun.close()
+
+
+def _peer_facts(tunnel: TunnelPort, key: bytes) -> tuple[int, float]:
+    """Bytes received from the peer, and when the first unanswered packet was sent (0: there is none)."""
+    for peer in tunnel.status().peers:
+        if peer.public_key == key:
+            return peer.rx_bytes, peer.unanswered_since
+    return 0, 0.0
+
+
+def _take_place() -> socket.socket:
+    """Only one session can own a network namespace's routes."""
+    place = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        place.bind(LOCK)
+    except OSError:
+        place.close()
+        raise Unavailable("another molehill session runs in this network namespace: stop it first") from None
+    return place
+
+
+async def remove_block(interface: str | None) -> None:
+    """The explicit disconnect without a session: remove what a killed or "always require VPN" run left blocking.
+
+    `interface` None: the one into which our routes lead.
+    Raises Unavailable while a session runs, HostError when the machine refuses.
+    """
+    place = _take_place()
+    try:
+        host = Host()
+        try:
+            await host.release(interface, MARK)
+        finally:
+            await host.close()
+    finally:
+        place.close()

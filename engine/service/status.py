@@ -1,0 +1,91 @@
+"""What a session tells about itself: one frozen value, and the same as plain data for JSON. No secrets in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine import state
+from engine.policy import IPAddress, State
+from engine.service.builder import Configuration
+from engine.tunnel.events import TunnelStatus
+from engine.wg.keys import key_to_base64
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """The machine's status, and since when (seconds since 1970) it is in this state."""
+
+    machine: state.Status
+    since: float
+
+    @property
+    def state(self) -> State:
+        """The state it is in."""
+        return self.machine.state
+
+    @property
+    def blocks(self) -> bool:
+        """Whether this is a state in which a policy is enforced."""
+        return self.machine.policy.blocks
+
+    def line(self) -> str:
+        """One line for people."""
+        text = self.machine.policy.describe()
+        if self.machine.cause is not None:
+            text += f"; because: {self.machine.cause}"
+        if not self.machine.enforced:
+            text += f"; NOT ENFORCED, TRAFFIC MAY BE LEAKING: {self.machine.failure}"
+        return text
+
+
+def as_data(
+    status: SessionStatus,
+    configuration: Configuration,
+    tunnel: TunnelStatus | None,
+    resolvers: tuple[IPAddress, ...],
+    verified_by: str,
+) -> dict[str, Any]:
+    """Everything for `status --json`: times in seconds since 1970, sizes in bytes."""
+    machine = status.machine
+    data: dict[str, Any] = {
+        "session": configuration.session,
+        "interface": configuration.interface,
+        "profile": configuration.profile.name,
+        "state": str(machine.state),
+        "since": status.since,
+        "policy": machine.policy.describe(),
+        "enforced": machine.enforced,
+        "failure": str(machine.failure) if machine.failure is not None else None,
+        "cause": str(machine.cause) if machine.cause is not None else None,
+        "cause_kind": str(machine.cause.kind) if machine.cause is not None else None,
+        "attempt": machine.attempt,
+        "online": machine.online,
+        "verified_by": verified_by,
+        "resolvers": [str(server) for server in resolvers],
+        "cannot_block": [{"id": gap.id, "text": gap.text} for gap in configuration.profile.cannot_block],
+        "mtu": configuration.mtu,
+        "peers": [],
+        "verdicts": {},
+        "drops": {},
+        "offloads": {},
+    }
+    if tunnel is not None:
+        data["mtu"] = tunnel.mtu
+        data["listen_port"] = tunnel.listen_port
+        data["peers"] = [
+            {
+                "public_key": key_to_base64(peer.public_key),
+                "endpoint": str(peer.endpoint) if peer.endpoint is not None else None,
+                "last_handshake": peer.last_handshake_ns / 1e9 or None,
+                "rx_bytes": peer.rx_bytes,
+                "tx_bytes": peer.tx_bytes,
+            }
+            for peer in tunnel.peers
+        ]
+        data["verdicts"] = {
+            count.rule: {"packets": count.packets, "bytes": count.bytes} for count in tunnel.verdicts if count.packets
+        }
+        data["drops"] = {reason.word: count for reason, count in tunnel.drops.items() if count}
+        data["offloads"] = dict(tunnel.offloads)
+    return data
