@@ -43,7 +43,11 @@ _extensions = st.one_of(
     st.builds(IPv6ExtHdrHopByHop),
     st.builds(IPv6ExtHdrDestOpt),
     st.builds(IPv6ExtHdrRouting, addresses=st.lists(addresses(6).map(str), max_size=2)),
-    st.builds(lambda icv: AH(icv=icv), st.sampled_from([b"", bytes(4), bytes(12)])),
+    st.builds(
+        lambda size, next: AH(nh=next, payloadlen=size // 4 + 1, icv=bytes(size)),
+        st.sampled_from([0, 4, 12]),
+        st.sampled_from([6, 17, 58, 60, 44]),
+    ),
     st.builds(
         lambda offset, more, id: IPv6ExtHdrFragment(offset=offset, m=more, id=id),
         st.sampled_from([0, 0, 1, 2, 3, 100, 8191]),
