@@ -2,11 +2,13 @@
 
     python -m bench.endtoend [--engine NAME=COMMAND ...] [--rounds 5] [--seconds 4] [--json FILE]
 
-Two namespaces joined by a veth of MTU 1500, tunnel MTU 1420. A machine's speed drifts with its neighbours, so the
-engines take turns within each round and what counts is the ratio of medians in one run; CPU seconds per GB
-(10^9 bytes) of the engine processes, both ends and all threads, hardly swing at all. Order of events in one turn:
-fresh namespaces -> both engines up -> `wg setconf` -> a ping -> CPU, idle for a while, CPU (first round only) ->
-CPU, iperf3, CPU -> peak memory -> everything removed.
+Two namespaces joined by a veth of MTU 1500, tunnel MTU 1420. This harness sets gso_max_size of the tunnel interface
+for all engines alike, so that one super-packet is one burst of full segments. A machine's speed drifts with its
+neighbours, so the engines take turns within each round and what counts is the ratio of medians in one run; CPU
+seconds per GB (10^9 bytes) of the engine processes, both ends and all threads, hardly swing at all.
+
+Order of events in one turn: fresh namespaces -> both engines up -> `wg setconf` -> a ping -> CPU, idle for a while,
+CPU (first round only) -> CPU, iperf3, CPU -> peak memory -> everything removed.
 
 COMMAND is a command line with {iface}, for any program with wireguard-go's command line. Without --engine:
 wireguard-go (Debian's), molehill, and molehill-nocrypto (bench/nocrypto_build.py), the ceiling of our own datapath.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -29,6 +32,7 @@ from tests.netns.lab import Lab, Namespace, pair, sh, wait_until
 from tests.netns.userns import need_namespaces
 
 MTU = 1420
+GSO_MAX_SIZE = 65000 // (MTU + 32) * (MTU - 52)  # 44 segments: what one UDP_SEGMENT send of 65000 bytes carries
 VETH, NOCRYPTO = "bare veth", "molehill-nocrypto"
 TARGETS = (("wireguard-go", 8.0), (NOCRYPTO, 0.40))  # of `molehill`'s throughput to theirs
 
@@ -62,6 +66,7 @@ def tunnel(lab: Lab, command: str) -> tuple[Engine, Engine]:
     ends[1].setconf(config(theirs, ours.public, "10.9.0.1/32", port=51820))
     for number, end in enumerate(ends, 1):
         end.up([f"10.9.0.{number}/24"], mtu=MTU)
+        end.ns.ip(f"link set {end.iface} gso_max_size {GSO_MAX_SIZE}")
     lab["a"].sh("ping", "-c", "1", "-W", "5", "10.9.0.2")
     return ends[0], ends[1]
 
@@ -148,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"--engine {item}: want NAME=COMMAND with {{iface}} in COMMAND")
     need_namespaces()
     engines = _engines(options.engine)
+    load = os.getloadavg()[0]
     results = [Result(VETH), *(Result(name) for name in engines)]
     for number in range(options.rounds):
         for result in results:
@@ -157,8 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 measure(engines[result.name], result, options.seconds, 0 if number else options.idle)
     kernel = sh("uname", "-r").strip()
-    print(f"One TCP stream, veth 1500, tunnel MTU {MTU}, Linux {kernel}; median (min..max) of {options.rounds} rounds")
-    print(f"of {options.seconds:g} s; CPU is user + system of both engine processes.\n")
+    print(f"One TCP stream, veth 1500, tunnel MTU {MTU}, gso_max_size {GSO_MAX_SIZE}, Linux {kernel},")
+    print(f"{os.cpu_count()} CPUs, load {load:.1f} before the first round;")
+    print(
+        f"median (min..max) of {options.rounds} rounds of {options.seconds:g} s; CPU: user + system of both engines.\n"
+    )
     print(table(results))
     lines = verdicts(results)
     print("\n" + "\n".join(lines) if lines else "")

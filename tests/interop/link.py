@@ -123,7 +123,7 @@ class Transfer:
         try:
             work(*arguments)
         except OSError as error:
-            self._error = error
+            self._error = self._error or error  # the first one is the cause
 
     def _send(self, to: tuple[str, int]) -> None:
         digest, left = hashlib.sha256(), self.size

@@ -75,4 +75,5 @@ def test_a_cut_of_two_seconds_is_only_a_pause(commands: tuple[str, str]) -> None
 @pytest.mark.timeout(600)
 def test_128_mib_pass_a_bad_network_whole_both_ways_at_once(commands: tuple[str, str]) -> None:
     with through(commands, BAD) as (link, _):
+        assert link.ping()
         assert link.both_ways(128 * MIB) == (Sent(128 * MIB, True), Sent(128 * MIB, True))

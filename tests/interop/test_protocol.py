@@ -37,6 +37,7 @@ def test_64_mib_arrive_whole_in_both_directions(commands: tuple[str, str]) -> No
 @roles
 def test_a_transfer_each_way_at_once_arrives_whole(commands: tuple[str, str]) -> None:
     with Link(commands) as link:
+        assert link.ping()  # b knows no endpoint before it has heard of a
         assert link.both_ways(16 * MIB) == (Sent(16 * MIB, True), Sent(16 * MIB, True))
 
 
