@@ -1,6 +1,6 @@
 """How fast are handshakes? As responder (the side that can be flooded), as initiator, and what a refusal costs.
 
-    pytest bench/test_bench_handshake.py --benchmark-only
+pytest bench/test_bench_handshake.py --benchmark-only
 """
 
 from __future__ import annotations
