@@ -26,9 +26,9 @@ References: libnftables-json(5), nft(8).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import collapse_addresses
 from typing import Any
 
+from engine.firewall.networks import of_version
 from engine.policy import MARK, Direction, Interface, IPNetwork, Platform, Policy, Rule, rules_for
 from engine.policy.nets import TCP, UDP, host
 
@@ -138,7 +138,7 @@ def _guard_tunnel_address(policy: Policy) -> list[tuple[str, str, list[Json]]]:
     return [
         ("input", "CVE-2019-14899", [*outside[0], _address("daddr", version, nets), {"drop": None}])
         for version in (4, 6)
-        if (nets := _of_version(addresses, version))
+        if (nets := of_version(addresses, version))
     ]
 
 
@@ -216,7 +216,7 @@ def _headers(rule: Rule) -> list[list[Json]]:
         return [[*family, *_transport(rule)]]
     ways: list[list[Json]] = []
     for version in (4, 6) if rule.version is None else (rule.version,):
-        sources, destinations = _of_version(rule.sources, version), _of_version(rule.destinations, version)
+        sources, destinations = of_version(rule.sources, version), of_version(rule.destinations, version)
         if bool(sources) != bool(rule.sources) or bool(destinations) != bool(rule.destinations):
             continue  # a condition that no packet of this version fulfils
         way = [_match("==", _meta("nfproto"), f"ipv{version}")]
@@ -247,11 +247,6 @@ def _transport(rule: Rule) -> list[Json]:
 def _address(field: str, version: int, networks: list[IPNetwork]) -> Json:
     right = _one_or_set([_network(network) for network in networks])
     return _match("==", {"payload": {"protocol": "ip" if version == 4 else "ip6", "field": field}}, right)
-
-
-def _of_version(networks: tuple[IPNetwork, ...], version: int) -> list[IPNetwork]:
-    """Those of one IP version, sorted and without overlap, as nft wants a set to be."""
-    return list(collapse_addresses(network for network in networks if network.version == version))  # type: ignore[type-var]
 
 
 def _network(network: IPNetwork) -> str | Json:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
-from engine.firewall import nftables
+from engine.firewall import nftables, pf, wfp
 from engine.policy import Hop, Platform, Policy, Protocol, State, Tunnel
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "vectors" / "golden"
@@ -45,12 +45,30 @@ POLICIES = {
 }  # fmt: skip
 
 
+def for_platform(name: str, platform: Platform) -> Policy:
+    """A golden policy on another platform, its tunnel named as that platform does."""
+    policy = replace(POLICIES[name], platform=platform)
+    if platform is Platform.MACOS and policy.tunnel:
+        policy = replace(policy, tunnel=replace(policy.tunnel, name="utun4"))
+    return policy
+
+
 def rendered(name: str) -> dict[str, str]:
     """The artefacts of one policy, by file name."""
-    policy = POLICIES[name]
-    document = nftables.render(replace(policy, platform=Platform.LINUX))
-    lines = ",\n".join(json.dumps(command) for command in document["nftables"])  # one command a line, to be read
-    return {f"{name}.nftables.json": f'{{"nftables": [\n{lines}\n]}}\n'}
+    document = nftables.render(for_platform(name, Platform.LINUX))
+    windows = wfp.to_json(wfp.filters(for_platform(name, Platform.WINDOWS)))
+    return {
+        f"{name}.nftables.json": f'{{"nftables": [\n{_lines(document["nftables"])}\n]}}\n',
+        f"{name}.pf.conf": pf.render(for_platform(name, Platform.MACOS)),
+        f"{name}.wfp.json": "{"
+        + ",\n".join(f'"{kind}": [\n{_lines(objects)}\n]' for kind, objects in windows.items())
+        + "}\n",
+    }
+
+
+def _lines(objects: list[object]) -> str:
+    """JSON with one object a line, to be read."""
+    return ",\n".join(json.dumps(it) for it in objects)
 
 
 def main() -> None:
