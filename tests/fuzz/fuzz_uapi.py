@@ -56,5 +56,5 @@ def one_input(data: bytes) -> None:
 
 if __name__ == "__main__":
     seed = Path(__file__).parent / "seeds" / "set.uapi"
-    atheris.Setup([*sys.argv, f"-seed_inputs={seed}"], one_input)
+    atheris.Setup([sys.argv[0], "-max_len=800", f"-seed_inputs={seed}", *sys.argv[1:]], one_input)
     atheris.Fuzz()
