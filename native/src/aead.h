@@ -16,7 +16,7 @@ typedef struct mh_aead_key mh_aead_key;
 typedef struct {
     uint8_t *data;
     uint32_t len;
-    bool ok; /* out: sealed, or authentic; plaintext of a packet that is not authentic is zeroed */
+    bool ok; /* out: sealed, or authentic; data[0..len) of a job that is not ok is zeroed */
     uint64_t counter;
 } mh_aead_job;
 

@@ -97,7 +97,8 @@ static int by_address(const void *x, const void *y) {
     return a->order < b->order ? -1 : a->order > b->order;
 }
 
-/* Sorts, lets the later of equal prefixes win, and finds the parents. */
+/* Sorts, lets the later of equal prefixes replace the earlier (so that no chain of parents is longer than the lengths
+ * there are), and finds the parents. */
 static void order_prefixes(trie *t) {
     uint32_t kept = 0;
     qsort(t->prefixes, t->n, sizeof *t->prefixes, by_address);

@@ -83,6 +83,27 @@ static void every_prefix_length_may_nest_in_one_chain(void) {
     mh_allowedips_free(t);
 }
 
+static void branching_may_cross_the_64th_bit(void) {
+    enum { N = 1024 }; /* every value of bits 59 to 68 */
+    static mh_prefix prefixes[N];
+    for (uint32_t i = 0; i < N; i++) {
+        prefixes[i] = (mh_prefix){.family = 6, .cidr = 69, .addr = {0x20, 1}, .owner = &prefixes[i]};
+        prefixes[i].addr[7] = (uint8_t)(i >> 5);
+        prefixes[i].addr[8] = (uint8_t)(i << 3);
+    }
+    mh_allowedips *t = mh_allowedips_new(prefixes, N);
+    CHECK(t);
+    for (uint32_t i = 0; i < N; i++) {
+        uint8_t addr[16];
+        memcpy(addr, prefixes[i].addr, 16);
+        addr[8] |= 5;
+        CHECK(mh_allowedips_find6(t, addr) == &prefixes[i]);
+        addr[7] |= 0x40;
+        CHECK(mh_allowedips_find6(t, addr) == NULL);
+    }
+    mh_allowedips_free(t);
+}
+
 static void of_equal_prefixes_the_later_wins_whatever_its_host_bits(void) {
     int first, second;
     mh_prefix prefixes[] = {
@@ -104,6 +125,7 @@ static void a_prefix_longer_than_its_address_is_refused(void) {
 int main(void) {
     RUN(the_longest_prefix_wins_as_in_a_walk_over_the_list);
     RUN(every_prefix_length_may_nest_in_one_chain);
+    RUN(branching_may_cross_the_64th_bit);
     RUN(of_equal_prefixes_the_later_wins_whatever_its_host_bits);
     RUN(a_prefix_longer_than_its_address_is_refused);
     return 0;

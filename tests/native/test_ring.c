@@ -17,6 +17,7 @@ static void a_full_ring_refuses_and_keeps_what_it_has(void) {
     for (uint32_t i = 0; i < 6; i++) {
         e.peer = i;
         CHECK(mh_ring_push(r, &e) == (i < 4));
+        CHECK(readable(r)); /* from the first on */
     }
     for (uint32_t i = 0; i < 4; i++)
         CHECK(readable(r) && mh_ring_pop(r, &out) && out.peer == i && out.depth == 3 - i);

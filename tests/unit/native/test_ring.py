@@ -34,8 +34,8 @@ def test_the_eventfd_is_readable_from_the_first_push_until_the_ring_was_seen_emp
     assert not readable(ring)
     for _ in range(3):
         ring.push(RingEvent(EventKind.TIMERS))
-        ring.push(RingEvent(EventKind.TIMERS))
         assert readable(ring)
+        ring.push(RingEvent(EventKind.TIMERS))
         ring.pop()
         assert readable(ring)
         ring.pop()
