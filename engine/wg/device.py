@@ -16,97 +16,38 @@ SessionReady, and tells us by three more verbs:
     session_confirmed(peer, now)   native event CONFIRMED: the first packet under `next` arrived
     traffic(peer, report, now)     native event TIMERS, and our event TrafficWanted
 
+The native datapath follows a roaming peer by itself. So that handshakes go to the right place too, call
+set_endpoint(peer, native.endpoint) before each of these three.
+
 What is received is judged in the order of cost: type and length, mac1 (one hash), under load mac2 and the source's
 rate, and only then X25519. Whoever does not know our public key, or is no peer of ours, hears nothing.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 from math import inf
 from typing import TYPE_CHECKING
 
-from engine.wg import tai64n
-from engine.wg.allowedips import AllowedIPs
 from engine.wg.constants import (
-    ERASE_AFTER_TIME,
-    INITIATIONS_PER_SECOND,
     KEEPALIVE_TIMEOUT,
     MAX_INITIATIONS_PER_CALL,
-    MAX_QUEUED_DATAGRAMS,
-    MAX_QUEUED_DROP_EVENTS,
     NEW_HANDSHAKE_TIME,
-    PADDING,
     REKEY_ATTEMPT_TIME,
-    REKEY_BEFORE_REJECT_TIME,
-    REKEY_TIMEOUT,
-    REKEY_TIMEOUT_JITTER,
-    UNDER_LOAD_TIME,
 )
-from engine.wg.cookie import CookieChecker, RateLimiter
-from engine.wg.events import (
-    Datagram,
-    EndpointChanged,
-    Event,
-    HandshakeGivenUp,
-    KeepaliveWanted,
-    KeysErased,
-    PacketDropped,
-    PacketReceived,
-    SessionReady,
-    Traffic,
-    TrafficWanted,
-)
-from engine.wg.messages import CookieReply, Initiation, MessageType, Response, classify, receiver_of
-from engine.wg.noise import Identity, Initiator, Responder
-from engine.wg.peer import NO_PRESHARED_KEY, Peer, to_ns
-from engine.wg.primitives import CryptoError
-from engine.wg.timers import Schedule
+from engine.wg.cookie import CookieChecker
+from engine.wg.events import Datagram, Event, Traffic, TrafficWanted
+from engine.wg.messages import MessageType, classify
+from engine.wg.noise import Identity
+from engine.wg.peer import NO_PRESHARED_KEY, Peer
+from engine.wg.transport import Transport
 from native.reasons import Reason
-from native.session import Session
 
 if TYPE_CHECKING:
     from native.endpoint import Endpoint
 
 
-class Device:
+class Device(Transport):
     """See the head of this file. Not thread-safe: one owner."""
-
-    def __init__(
-        self,
-        *,
-        random: Callable[[int], bytes],
-        offload: bool = False,
-        mtu: int = 1420,
-        new_session: Callable[..., Session] = Session,
-    ) -> None:
-        """Make a device without a key and without peers: it answers nothing.
-
-        random(n) gives n unpredictable bytes. mtu bounds the padding of data messages (without offload only).
-        """
-        self.peers: dict[bytes, Peer] = {}
-        """Public key -> peer. Change it through add_peer and remove_peer."""
-        self.allowed_ips: AllowedIPs[Peer] = AllowedIPs()
-        """Read it (iterate for (network, peer)); change it through the methods here."""
-        self.drops: dict[Reason, int] = {}
-        """How often what was dropped here, since the start."""
-        self.mtu = mtu
-        self._random = random
-        self._offload = offload
-        self._new_session = new_session
-        self._identity: Identity | None = None
-        self._checker = CookieChecker(bytes(32), random)
-        self._limiter = RateLimiter()
-        self._guard_until = -inf
-        # Receiver indices in use: by an initiation in flight, or by a session (ours to choose, so unique over both).
-        self._initiators: dict[int, Peer] = {}
-        self._sessions: dict[int, Peer] = {}
-        self._schedule = Schedule()
-        self._initiations: deque[Peer] = deque()
-        self._datagrams: deque[Datagram] = deque(maxlen=MAX_QUEUED_DATAGRAMS)
-        self._events: deque[Event] = deque()
-        self._handshaken: list[tuple[Peer, float]] = []
 
     # ---- configuration -------------------------------------------------------------------------------------------
 
@@ -226,8 +167,9 @@ class Device:
         elif self._admit(kind, data, endpoint, now, under_load):
             if kind is MessageType.INITIATION:
                 self._initiation_received(data, endpoint, now)
-            else:
-                self._response_received(data, endpoint, now)
+            elif (peer := self._response_received(data, endpoint, now)) is not None:
+                self._confirm_to_responder(peer, now)
+                self._schedule.update(peer)
 
     def packet_to_send(self, packet: bytes, now: float) -> None:
         """Take one IP packet out of the TUN: sealed at once, or staged while a handshake runs."""
@@ -280,7 +222,7 @@ class Device:
         """Return the oldest event that was not yet fetched, or None."""
         return self._events.popleft() if self._events else None
 
-    # ---- the verbs of the native datapath (offload) -----------------------------------------------------------------
+    # ---- the verbs of the native datapath (offload) --------------------------------------------------------------
 
     def handshake_wanted(self, peer: Peer, now: float) -> bool:
         """Packets wait for a session, or the current one is aged. False: no need (the news crossed with a new session).
@@ -378,337 +320,6 @@ class Device:
                 self._events.append(TrafficWanted(peer))
             else:
                 self._send_keepalive(peer, now)
-
-    def _jitter(self) -> float:
-        return int.from_bytes(self._random(4), "little") / 2**32 * REKEY_TIMEOUT_JITTER
-
-    def _any_sent(self, peer: Peer, now: float) -> None:
-        if peer.persistent_keepalive:
-            peer.deadlines.persistent = now + peer.persistent_keepalive
-        if not self._offload:
-            peer.deadlines.keepalive = inf
-
-    def _any_received(self, peer: Peer, now: float) -> None:
-        if peer.persistent_keepalive:
-            peer.deadlines.persistent = now + peer.persistent_keepalive
-        if not self._offload:
-            peer.deadlines.new_handshake = inf
-
-    # ---- making handshakes ---------------------------------------------------------------------------------------
-
-    def _want_handshake(self, peer: Peer, now: float) -> None:
-        if peer.wanted:
-            return
-        peer.wanted = True
-        peer.attempt_until = now + REKEY_ATTEMPT_TIME
-        # Also right after our own response: the other side is about to confirm, or will be asked again in time.
-        not_before = peer.last_handshake_sent + REKEY_TIMEOUT
-        if now < not_before:
-            peer.deadlines.retransmit = not_before + self._jitter()
-        else:
-            self._queue_initiation(peer)
-
-    def _queue_initiation(self, peer: Peer) -> None:
-        """Have an initiation built by the next datagrams_to_send, unless its time has not come or it cannot be sent."""
-        if not peer.wanted or peer.queued or peer.deadlines.retransmit < inf:
-            return
-        if peer.endpoint is not None and self._identity is not None:
-            peer.queued = True
-            self._initiations.append(peer)
-
-    def _send_initiation(self, peer: Peer, now: float, wall: float) -> None:
-        if self._identity is None or peer.endpoint is None:
-            return
-        try:
-            static_static = peer.static_static(self._identity)
-        except CryptoError:
-            return self._give_up(peer, now)
-        if peer.initiator is None:
-            peer.attempt_until = now + REKEY_ATTEMPT_TIME
-        self._forget_initiation(peer)
-        peer.timestamp_sent = tai64n.after(wall, peer.timestamp_sent)
-        index = self._new_index()
-        peer.initiator, message = Initiator.start(
-            self._identity,
-            peer.public_key,
-            static_static,
-            transcript=peer.transcript,
-            ephemeral=self._random(32),
-            index=index,
-            timestamp=peer.timestamp_sent,
-        )
-        self._initiators[index] = peer
-        self._send_control(peer, message, now)
-        peer.deadlines.retransmit = now + REKEY_TIMEOUT + self._jitter()
-        self._schedule.update(peer)
-
-    def _send_control(self, peer: Peer, message: bytes, now: float) -> None:
-        assert peer.endpoint is not None
-        data = peer.cookies.add_macs(message, now)
-        self._datagrams.append(Datagram(peer.endpoint, data, peer))
-        peer.tx_bytes += len(data)
-        peer.last_handshake_sent = peer.control_sent = now
-        self._any_sent(peer, now)
-
-    def _give_up(self, peer: Peer, now: float) -> None:
-        peer.wanted = False
-        peer.deadlines.keepalive = inf
-        self._forget_initiation(peer)
-        self._drop_staged(peer, Reason.STAGE_EXPIRED)
-        if peer.sessions() and peer.deadlines.erase == inf:
-            peer.deadlines.erase = now + ERASE_AFTER_TIME
-        self._events.append(HandshakeGivenUp(peer))
-
-    def _forget_initiation(self, peer: Peer) -> None:
-        peer.deadlines.retransmit = inf
-        if peer.initiator is not None:
-            del self._initiators[peer.initiator.index]
-            peer.initiator.wipe()
-            peer.initiator = None
-
-    # ---- taking handshakes ---------------------------------------------------------------------------------------
-
-    def _admit(self, kind: MessageType, data: bytes, endpoint: "Endpoint", now: float, under_load: bool) -> bool:
-        """Whether an initiation or a response is worth its X25519 (paper 5.3)."""
-        if self._identity is None or not self._checker.check_mac1(data):
-            self._drop(Reason.AUTH)
-            return False
-        if under_load:
-            self._guard_until = now + UNDER_LOAD_TIME
-        if now >= self._guard_until:
-            return True
-        source = endpoint.host.packed + endpoint.port.to_bytes(2, "big")
-        if not self._checker.check_mac2(data, source, now):
-            sender = int.from_bytes(data[4:8], "little")
-            self._datagrams.append(Datagram(endpoint, self._checker.reply(data, sender, source, now), None))
-            self._drop(Reason.NO_COOKIE)
-            return False
-        if not self._limiter.allow(endpoint.host, now):
-            self._drop(Reason.RATE_LIMIT)
-            return False
-        return True
-
-    def _initiation_received(self, data: bytes, endpoint: "Endpoint", now: float) -> None:
-        assert self._identity is not None
-        initiation = Initiation.parse(data)
-        try:
-            responder = Responder(self._identity, initiation)
-            peer = self.peers.get(responder.remote_public)
-            if peer is None:
-                return self._drop(Reason.UNKNOWN_PEER)
-            timestamp = responder.read_timestamp(peer.static_static(self._identity))
-        except CryptoError:
-            return self._drop(Reason.AUTH)
-        if timestamp <= peer.timestamp_received:
-            return self._drop(Reason.REPLAY)
-        if now < peer.last_initiation_taken + 1 / INITIATIONS_PER_SECOND:
-            return self._drop(Reason.RATE_LIMIT)
-        peer.timestamp_received = timestamp
-        peer.last_initiation_taken = now
-        index = self._new_index()
-        chaining_key, message = responder.respond(self._random(32), index, peer.preshared_key)
-        self._authentic(peer, data, endpoint, now)
-        self._send_control(peer, message, now)
-        self._begin_session(peer, chaining_key, False, index, initiation.sender, now)
-        self._schedule.update(peer)
-
-    def _response_received(self, data: bytes, endpoint: "Endpoint", now: float) -> None:
-        assert self._identity is not None
-        response = Response.parse(data)
-        peer = self._initiators.get(response.receiver)
-        if peer is None:
-            return self._drop(Reason.UNKNOWN_INDEX)
-        assert peer.initiator is not None
-        try:
-            chaining_key = peer.initiator.finish(self._identity, response, peer.preshared_key)
-        except CryptoError:
-            return self._drop(Reason.AUTH)
-        self._forget_initiation(peer)
-        self._authentic(peer, data, endpoint, now)
-        session = self._begin_session(peer, chaining_key, True, response.receiver, response.sender, now)
-        self._complete(peer, now)
-        # Something must go out under the new session at once, or the responder may not use it.
-        if self._offload:
-            self._events.append(KeepaliveWanted(peer, confirms=session))
-        else:
-            self._send_keepalive(peer, now)
-        self._schedule.update(peer)
-
-    def _cookie_received(self, data: bytes, now: float) -> None:
-        reply = CookieReply.parse(data)
-        peer = self._initiators.get(reply.receiver) or self._sessions.get(reply.receiver)
-        if peer is None:
-            self._drop(Reason.UNKNOWN_INDEX)
-        elif not peer.cookies.consume(reply, now):
-            self._drop(Reason.AUTH)
-        # The cookie serves the next retransmission; answering at once would help whoever forges the load.
-
-    def _authentic(self, peer: Peer, data: bytes, endpoint: "Endpoint", now: float) -> None:
-        """A handshake message is proven to be the peer's: so its source is where the peer is."""
-        peer.rx_bytes += len(data)
-        peer.control_received = now
-        self._moved(peer, endpoint)
-        self._any_received(peer, now)
-
-    # ---- sessions ------------------------------------------------------------------------------------------------
-
-    def _begin_session(
-        self, peer: Peer, chaining_key: bytes, initiator: bool, local: int, remote: int, now: float
-    ) -> Session:
-        session = self._new_session(
-            chaining_key, initiator=initiator, local_index=local, remote_index=remote, birth_ns=to_ns(now)
-        )
-        self._sessions[local] = peer
-        self._retire(peer.put(session))
-        peer.deadlines.erase = now + ERASE_AFTER_TIME
-        self._events.append(SessionReady(peer, session))
-        return session
-
-    def _confirm(self, peer: Peer, now: float) -> None:
-        self._retire(peer.confirm())
-        self._complete(peer, now)
-
-    def _complete(self, peer: Peer, now: float) -> None:
-        """Both sides have the session now."""
-        peer.wanted = False
-        self._forget_initiation(peer)
-        self._handshaken.append((peer, now))
-
-    def _erase(self, peer: Peer) -> None:
-        sessions = peer.sessions()
-        peer.current = peer.previous = peer.next = None
-        peer.deadlines.erase = inf
-        self._retire(sessions)
-        if sessions:
-            self._events.append(KeysErased(peer))
-
-    def _retire(self, sessions: list[Session]) -> None:
-        for session in sessions:
-            del self._sessions[session.local_index]
-            if not self._offload:  # else the native peer may still use it, and lets go of it by itself
-                session.close()
-
-    def _new_index(self) -> int:
-        while True:
-            index = int.from_bytes(self._random(4), "little")
-            if index not in self._initiators and index not in self._sessions:
-                return index
-
-    # ---- data packets (without offload) ----------------------------------------------------------------------------
-
-    def _send_staged(self, peer: Peer, now: float) -> None:
-        session = peer.current
-        while peer.staged and session is not None:
-            packet = peer.staged[0]
-            message = session.seal(packet + bytes(self._padding(len(packet))), to_ns(now))
-            if message is None:
-                break
-            peer.staged.popleft()
-            self._send_data(peer, message, now)
-            if peer.deadlines.new_handshake == inf:
-                peer.deadlines.new_handshake = now + NEW_HANDSHAKE_TIME + self._jitter()
-        if peer.needs_rekey(now):
-            self._want_handshake(peer, now)
-
-    def _send_keepalive(self, peer: Peer, now: float) -> None:
-        session = peer.current
-        if session is None or not session.alive(to_ns(now)):
-            self._want_handshake(peer, now)
-        elif self._offload:
-            peer.control_sent = now  # as good as sent: a second look must not ask again
-            self._events.append(KeepaliveWanted(peer))
-        elif peer.staged:
-            self._send_staged(peer, now)
-        elif (message := session.seal(b"", to_ns(now))) is not None:
-            self._send_data(peer, message, now)
-            if peer.needs_rekey(now):
-                self._want_handshake(peer, now)
-
-    def _send_data(self, peer: Peer, message: bytes, now: float) -> None:
-        assert peer.endpoint is not None
-        self._datagrams.append(Datagram(peer.endpoint, message, peer))
-        peer.tx_bytes += len(message)
-        self._any_sent(peer, now)
-
-    def _padding(self, length: int) -> int:
-        """Return how many zero bytes to add: to a multiple of 16, never beyond the MTU (paper 5.4.6)."""
-        last = length if length <= self.mtu else length % self.mtu
-        return min(-last % PADDING, self.mtu - last)
-
-    def _data_received(self, data: bytes, endpoint: "Endpoint", now: float) -> None:
-        index = receiver_of(data)
-        peer = self._sessions.get(index)
-        session = peer.find(index) if peer else None
-        if peer is None or session is None or self._offload:
-            return self._drop(Reason.UNKNOWN_INDEX)
-        packet = session.open(data, to_ns(now))
-        if isinstance(packet, Reason):
-            return self._drop(packet)
-        self._moved(peer, endpoint)
-        self._any_received(peer, now)
-        if session is peer.next:
-            self._confirm(peer, now)
-            if peer.staged:
-                self._send_staged(peer, now)
-        current = peer.current
-        if (
-            current is not None
-            and current.initiator
-            and not peer.rekeyed_on_receive
-            and to_ns(now) - current.birth_ns >= to_ns(REKEY_BEFORE_REJECT_TIME)
-        ):
-            peer.rekeyed_on_receive = True
-            self._want_handshake(peer, now)
-        if packet:
-            if peer.deadlines.keepalive == inf:
-                peer.deadlines.keepalive = now + KEEPALIVE_TIMEOUT
-            self._deliver(peer, packet, endpoint, len(data))
-        else:
-            peer.rx_bytes += len(data)
-        self._schedule.update(peer)
-
-    def _deliver(self, peer: Peer, packet: bytes, endpoint: "Endpoint", size: int) -> None:
-        version = packet[0] >> 4
-        if version == 4 and len(packet) >= 20:
-            length, source = int.from_bytes(packet[2:4], "big"), packet[12:16]
-            complete = 20 <= length <= len(packet)
-        elif version == 6 and len(packet) >= 40:
-            length, source = 40 + int.from_bytes(packet[4:6], "big"), packet[8:24]
-            complete = length <= len(packet)
-        else:
-            complete = False
-        if not complete:
-            self._drop(Reason.MALFORMED)
-        elif self.allowed_ips.find(source) is not peer:
-            self._drop(Reason.SOURCE)
-        else:
-            peer.rx_bytes += size
-            self._events.append(PacketReceived(peer, packet[:length], endpoint))
-
-    # ---- small things ----------------------------------------------------------------------------------------------
-
-    def _moved(self, peer: Peer, endpoint: "Endpoint") -> None:
-        old = peer.endpoint
-        # The sticky source counts here, though not in ==.
-        if old != endpoint or (old.local, old.ifindex) != (endpoint.local, endpoint.ifindex):
-            peer.endpoint = endpoint
-            self._events.append(EndpointChanged(peer, endpoint))
-
-    def _clear_source(self, peer: Peer) -> None:
-        """The peer does not answer: perhaps because the source address we stick to is no longer good."""
-        if peer.endpoint is not None and peer.endpoint.local is not None:
-            peer.endpoint = replace(peer.endpoint, local=None, ifindex=0)
-            self._events.append(EndpointChanged(peer, peer.endpoint))
-
-    def _drop_staged(self, peer: Peer, reason: Reason) -> None:
-        for _ in peer.staged:
-            self._drop(reason)
-        peer.staged.clear()
-
-    def _drop(self, reason: Reason) -> None:
-        self.drops[reason] = self.drops.get(reason, 0) + 1
-        if len(self._events) < MAX_QUEUED_DROP_EVENTS:
-            self._events.append(PacketDropped(reason))
 
 
 def _since(first: float, last: float, cleared: float, kept: float) -> float:

@@ -12,6 +12,7 @@ import pytest
 
 from engine.wg.events import (
     Datagram,
+    EndpointChanged,
     HandshakeGivenUp,
     KeepaliveWanted,
     KeysErased,
@@ -23,7 +24,7 @@ from engine.wg.peer import Peer
 from native.endpoint import Endpoint
 from native.reasons import Reason
 from native.session import Session
-from tests.virtual import Network, Node, deliver, lose
+from tests.virtual import Network, Node, deliver, endpoint, lose
 
 
 @dataclass
@@ -39,8 +40,9 @@ class Report:
 class NativeDouble:
     """One native peer."""
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
-        self.send = send
+    def __init__(self, endpoint: Endpoint | None, send: Callable[[Endpoint, bytes], None]) -> None:
+        self.endpoint = endpoint
+        self.transmit = send
         self.current: Session | None = None
         self.previous: Session | None = None
         self.next: Session | None = None
@@ -50,6 +52,10 @@ class NativeDouble:
         self.handshake = False
         self.events: list[str] = []
         self.timer_events = 0
+
+    def send(self, message: bytes) -> None:
+        assert self.endpoint is not None
+        self.transmit(self.endpoint, message)
 
     def install(self, session: Session, now: int) -> None:
         if session.initiator:
@@ -99,7 +105,7 @@ class NativeDouble:
         self.report.unacknowledged_received_ns = 0
         return True
 
-    def inward(self, message: bytes, now: int) -> bytes | None:
+    def inward(self, message: bytes, source: Endpoint, now: int) -> bytes | None:
         for session in (self.current, self.previous, self.next):
             if session is not None and session.local_index == receiver_of(message):
                 packet = session.open(message, now)
@@ -108,6 +114,7 @@ class NativeDouble:
             return None
         if isinstance(packet, Reason):
             return None
+        self.endpoint = source
         if session is self.next:
             self.previous, self.current, self.next = self.current, self.next, None
             self.events.append("CONFIRMED")
@@ -135,7 +142,9 @@ class OffloadNode(Node):
 
     def knows(self, other: Node, **options: Any) -> Peer:  # type: ignore[override]
         self.peer = super().knows(other, **options)
-        self.native = NativeDouble(lambda message: self.out.append(Datagram(other.address, message, self.peer)))
+        self.native = NativeDouble(
+            self.peer.endpoint, lambda endpoint, message: self.out.append(Datagram(endpoint, message, self.peer))
+        )
         return self.peer
 
     def send(self, packet: bytes, now: float) -> None:
@@ -145,7 +154,7 @@ class OffloadNode(Node):
     def receive(self, data: bytes, source: Endpoint, now: float, under_load: bool) -> None:
         if data[0] != 4:
             return super().receive(data, source, now, under_load)
-        packet = self.native.inward(data, int(now * 1e9))
+        packet = self.native.inward(data, source, int(now * 1e9))
         if packet is not None:
             self.received.append(packet[: int.from_bytes(packet[2:4], "big")])
         self.native_events(now)
@@ -153,6 +162,7 @@ class OffloadNode(Node):
     def native_events(self, now: float) -> None:
         events, self.native.events = self.native.events, []
         for event in events:
+            self.sync()
             if event == "HANDSHAKE":
                 if not self.device.handshake_wanted(self.peer, now):
                     self.native.handshake = False
@@ -161,7 +171,12 @@ class OffloadNode(Node):
             else:
                 self.look(now)
 
+    def sync(self) -> None:
+        if self.native.endpoint is not None:
+            self.device.set_endpoint(self.peer, self.native.endpoint)
+
     def look(self, now: float) -> None:
+        self.sync()
         if not self.device.traffic(self.peer, self.native.report, now):
             self.native.armed = False
             self.device.traffic(self.peer, self.native.report, now)
@@ -176,6 +191,8 @@ class OffloadNode(Node):
                     self.native.keepalive(int(now * 1e9))
             elif isinstance(event, TrafficWanted):
                 self.look(now)
+            elif isinstance(event, EndpointChanged):
+                self.native.endpoint = event.endpoint
             elif isinstance(event, KeysErased):
                 self.native.current = self.native.previous = self.native.next = None
             elif isinstance(event, HandshakeGivenUp):
@@ -367,3 +384,27 @@ def test_a_wish_without_an_endpoint_waits_for_one() -> None:
     a.device.set_endpoint(a.peer, b.address)
     network.run(1)
     assert len(b.received) == 1
+
+
+def test_handshakes_follow_a_peer_that_roamed_under_data() -> None:
+    network, a, b = pair()
+    talk(network, b, a, 2)  # b is the initiator, so the rekey is b's
+    a.address = endpoint("203.0.113.5", 999)
+    talk(network, b, a, 1)  # b still sends to the old address; a's packet tells it the new one
+    assert b.native.endpoint == a.address
+    talk(network, b, a, 125)
+    initiations = [seen.destination for seen in network.wire if seen.kind == 1]
+    assert len(initiations) == 2
+    assert initiations[-1] == a.address
+    assert b.device.peers[a.public].endpoint == a.address
+
+
+def test_handshakes_tell_the_datapath_where_the_peer_is() -> None:
+    network, a, b = pair()
+    talk(network, a, b, 2)
+    network.run(200)
+    a.address = endpoint("203.0.113.5", 999)
+    network.send(a, a.packet(b))
+    network.run(1)
+    assert b.native.endpoint == a.address
+    assert len(b.received) == 3
