@@ -63,14 +63,14 @@ class StatusServer:
                 return
             self._clients.add(task)
             while line := await reader.readline():
-                await self._answer(line, writer)
+                await self._answer(line, reader, writer)
         except (ValueError, ConnectionError, TimeoutError) as error:  # ValueError: a line beyond MAX_REQUEST
             log.debug("a status client was cut off: %s", error)
         finally:
             self._clients.discard(task)
             writer.close()
 
-    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
@@ -85,8 +85,26 @@ class StatusServer:
             return
         await _send(writer, {"jsonrpc": "2.0", "id": number, "result": self._details()})
         if method == "watch":
-            async for _ in self._session.watch():
+            await self._stream(reader, writer)
+
+    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A note at every change, until the client leaves or says another word."""
+        statuses = self._session.watch()
+        await anext(statuses)  # the present one has been told
+        gone = asyncio.ensure_future(reader.read(1))
+        change = asyncio.ensure_future(anext(statuses))
+        try:
+            while True:
+                await asyncio.wait({gone, change}, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    return
                 await _send(writer, {"jsonrpc": "2.0", "method": "status", "params": self._details()})
+                change = asyncio.ensure_future(anext(statuses))
+        finally:
+            gone.cancel()
+            change.cancel()
+            await asyncio.wait({gone, change})
+            await statuses.aclose()
 
     def _details(self) -> dict[str, Any]:
         return {"pid": os.getpid(), "netns": os.stat("/proc/self/ns/net").st_ino, **self._session.details()}

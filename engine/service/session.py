@@ -18,7 +18,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -217,7 +217,7 @@ class Session:
         self._watch_way_to_peer()
         self.post(state.SettingsChanged(configuration.settings(self._generation)))
 
-    async def watch(self) -> AsyncIterator[SessionStatus]:
+    async def watch(self) -> AsyncGenerator[SessionStatus, None]:
         """The status now, and then each one that is told. Who reads too slowly misses the oldest."""
         queue: asyncio.Queue[SessionStatus] = asyncio.Queue(QUEUED_REPORTS)
         queue.put_nowait(self._status)
@@ -236,7 +236,7 @@ class Session:
                 if status.state in states:
                     return status
         finally:
-            await statuses.aclose()  # type: ignore[attr-defined]
+            await statuses.aclose()
         raise AssertionError("unreachable")
 
     def protect(self, sock: socket.socket) -> None:

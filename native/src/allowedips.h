@@ -17,7 +17,8 @@ typedef struct {
     void *owner;
 } mh_prefix;
 
-mh_allowedips *mh_allowedips_new(const mh_prefix *prefixes, size_t n); /* a later equal prefix wins; NULL: bad cidr, no memory */
+/* A later equal prefix wins. NULL: a bad family or cidr, or no memory. */
+mh_allowedips *mh_allowedips_new(const mh_prefix *prefixes, size_t n);
 void mh_allowedips_free(mh_allowedips *t);
 void *mh_allowedips_find4(const mh_allowedips *t, const uint8_t addr[4]);  /* NULL: none */
 void *mh_allowedips_find6(const mh_allowedips *t, const uint8_t addr[16]);

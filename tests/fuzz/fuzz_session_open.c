@@ -26,7 +26,8 @@ static int deliver(mh_session *s, const uint8_t *message, size_t len, uint8_t **
         return MH_REASON_UNKNOWN_TYPE;
     if (receiver != mh_session_local_index(s))
         return MH_REASON_UNKNOWN_INDEX;
-    mh_aead_job job = {.data = copy + MH_DATA_HEADER_LEN, .len = (uint32_t)(len - MH_DATA_OVERHEAD), .counter = counter};
+    const uint32_t body = (uint32_t)(len - MH_DATA_OVERHEAD);
+    mh_aead_job job = {.data = copy + MH_DATA_HEADER_LEN, .len = body, .counter = counter};
     size_t good = mh_session_open(s, &job, &reason, 1, now_ns);
     if (good != job.ok || good != (reason == MH_REASON_NONE))
         abort();

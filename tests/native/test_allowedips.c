@@ -67,7 +67,8 @@ static void every_prefix_length_may_nest_in_one_chain(void) {
     uint8_t addr[16];
     memset(addr, 0xa5, sizeof addr);
     for (unsigned i = 0; i < 129 + 33; i++) {
-        prefixes[i] = (mh_prefix){.family = i < 129 ? 6 : 4, .cidr = (uint8_t)(i < 129 ? i : i - 129), .owner = &prefixes[i]};
+        unsigned cidr = i < 129 ? i : i - 129;
+        prefixes[i] = (mh_prefix){.family = i < 129 ? 6 : 4, .cidr = (uint8_t)cidr, .owner = &prefixes[i]};
         memcpy(prefixes[i].addr, addr, 16);
     }
     mh_allowedips *t = mh_allowedips_new(prefixes, 129 + 33);

@@ -284,6 +284,8 @@ def world() -> Lab:
             ns.ip(f"route add default via {hop4}")
             ns.ip(f"-6 route add default via {hop6}")
         lan.ip(f"route add default via {ISP4}")
+        # As behind any address translation: from the relay's end there is no way back into the device's own LAN.
+        relay.ip(f"route add unreachable {LAN_HOST4}")
         internet.ip(f"route add {LAN4}0/24 via 192.0.2.1")
         internet.ip(f"-6 route add {LAN6}/64 via 2001:db8:2::1")
         # A relay may not fragment IPv6 on its way into the tunnel: the internet side knows the narrow hop.

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
 
 from tests.netns import lab, servers
@@ -183,8 +184,8 @@ class Walk:
         """Name of the device's tunnel interface."""
         return f"mh{self.lab.tag}"
 
-    def start(self, *options: str) -> None:
-        """Start `molehill run` on the device."""
+    def write_conf(self) -> Path:
+        """The device's configuration, as a file."""
         conf = self.lab.dir / f"{self.iface}.conf"
         conf.touch(mode=0o600)
         conf.write_text(
@@ -193,6 +194,11 @@ class Walk:
             f"[Peer]\nPublicKey = {self.relay_keys.public}\nAllowedIPs = 0.0.0.0/0, ::/0\n"
             f"Endpoint = {lab.RELAY4}:{lab.RELAY_PORT}\n"
         )
+        return conf
+
+    def start(self, *options: str) -> None:
+        """Start `molehill run` on the device."""
+        conf = self.write_conf()
         options = (*options, *(["--profile", self.profile] if self.profile else []))
         options = (*options, *(["--allow-lan"] if self.allow_lan else []))
         self.run = self.lab.start(self.lab["device"], "molehill", "run", str(conf), *options)

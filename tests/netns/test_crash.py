@@ -1,0 +1,81 @@
+"""The process is killed (SIGKILL), or ends and has to leave the block behind: nothing opens until it shall.
+
+Connecting and Connected are in test_leaks; here is the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.netns.scenario import Round, Walk
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and routes need root"),
+]
+
+TRACES = ("rule", "-6 rule", "route show table all", "-6 route show table all", "-brief link")
+
+
+@pytest.fixture
+def walk() -> Iterator[Walk]:
+    with Walk(progress=lambda text: None) as walk:
+        yield walk
+
+
+def traces(walk: Walk) -> list[str]:
+    """All that a run may leave in the machine, in the words of `ip`."""
+    return [walk.lab["device"].ip(words) for words in TRACES]
+
+
+def wrong(round_: Round) -> list[str]:
+    return [f"{row.probe.name}: {row.seen}, expected {row.expected}" for row in round_.rows if not row.ok]
+
+
+def kill(walk: Walk) -> None:
+    assert walk.stop(signal.SIGKILL) == -signal.SIGKILL
+
+
+def test_killed_in_error_everything_stays_blocked_and_the_next_run_takes_over(walk: Walk) -> None:
+    before = traces(walk)
+    walk.start()
+    walk.wait_for("connected", 20)
+    walk.lab["device"].ip(f"link del {walk.iface}")
+    walk.wait_for("error", 20)
+    kill(walk)
+    assert wrong(walk.probe("killed in error", "error")) == []
+    walk.start()
+    walk.wait_for("connected", 20)
+    assert wrong(walk.probe("taken over", "connected")) == []
+    assert walk.stop() == 0
+    assert traces(walk) == before
+
+
+def test_killed_and_then_the_tun_deleted_everything_is_unreachable_until_unblocked(walk: Walk) -> None:
+    before = traces(walk)
+    walk.start()
+    walk.wait_for("connected", 20)
+    kill(walk)
+    walk.lab["device"].ip(f"link del {walk.iface}")
+    assert wrong(walk.probe("killed, the TUN deleted", "error")) == []
+    walk.lab.start(walk.lab["device"], "molehill", "unblock").popen.wait(20)
+    assert traces(walk) == before
+
+
+def test_always_require_vpn_blocks_after_the_disconnect_until_unblocked(walk: Walk) -> None:
+    before = traces(walk)
+    walk.start("--always-require-vpn")
+    walk.wait_for("connected", 20)
+    refused = walk.lab.start(walk.lab["device"], "molehill", "unblock")
+    assert refused.popen.wait(20) == 1
+    assert "stop it first" in refused.output()
+    assert walk.stop() == 0
+    assert wrong(walk.probe("disconnected, VPN always required", "error")) == []
+    opened = walk.lab.start(walk.lab["device"], "molehill", "unblock")
+    assert opened.popen.wait(20) == 0
+    assert traces(walk) == before
+    assert wrong(walk.probe("unblocked", "disconnected")) == []

@@ -1,0 +1,132 @@
+"""In-memory doubles of what a session stands on: the TUN, the tunnel, the host. They keep what was asked of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from engine.host import Capture, HostError
+from engine.policy import IPAddress
+from engine.service.session import TunPort
+from engine.tunnel.events import HandshakeCompleted, PeerStatus, TunnelEvent, TunnelStatus
+from engine.wg.config import DeviceConfig
+from tun import TunError
+
+
+@dataclass
+class FakeTun:
+    """Counts how often it is closed."""
+
+    name: str
+    mtu: int
+    closed: int = 0
+
+    def set_mtu(self, mtu: int) -> None:
+        self.mtu = mtu
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class World:
+    """The doubles' common memory. `log` has every change in order; the switches make things fail."""
+
+    log: list[str] = field(default_factory=list)
+    tuns: list[FakeTun] = field(default_factory=list)
+    captured: Capture | None = None
+    program: bytes | None = None
+    config: DeviceConfig | None = None
+    answers: bool = True
+    breaks_apply: bool = False
+    breaks_capture: bool = False
+    breaks_tun: bool = False
+    rx_bytes: int = 0
+    unanswered_since: float = 0.0
+    tunnel: FakeTunnel | None = None
+
+    def open_tun(self, name: str, mtu: int) -> TunPort:
+        if self.breaks_tun:
+            raise TunError(f"the interface {name} is in use by another process: choose another name or stop it")
+        self.log.append("open")
+        self.tuns.append(FakeTun(name, mtu))
+        return self.tuns[-1]
+
+    def open_tunnel(self, tun: TunPort, on_event: Callable[[TunnelEvent], None]) -> FakeTunnel:
+        self.tunnel = FakeTunnel(self, on_event)
+        return self.tunnel
+
+
+class FakeTunnel:
+    """Answers pings while the world answers."""
+
+    def __init__(self, world: World, on_event: Callable[[TunnelEvent], None]) -> None:
+        self.world = world
+        self.on_event = on_event
+
+    async def start(self) -> None:
+        self.world.program = None
+
+    async def close(self) -> None:
+        self.world.log.append("tunnel closed")
+
+    def apply(self, code: bytes | None, rules: tuple[str, ...] = ()) -> None:
+        if self.world.breaks_apply and code is not None:
+            raise MemoryError("no memory")
+        self.world.program = code
+        self.world.log.append(f"apply {rules[-2] if len(rules) > 1 else None}")
+
+    async def configure(self, config: DeviceConfig) -> None:
+        self.world.config = config
+
+    def bind_to(self, interface: str) -> None:
+        self.world.log.append(f"bind {interface}")
+
+    async def probe(self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float) -> float | None:
+        await asyncio.sleep(0.001)
+        if not self.world.answers:
+            return None
+        self.on_event(HandshakeCompleted(peer))
+        return 0.001
+
+    def status(self) -> TunnelStatus:
+        peers = self.world.config.peers if self.world.config is not None else ()
+        return TunnelStatus(
+            interface="mh0",
+            mtu=1420,
+            listen_port=1,
+            fwmark=0,
+            peers=tuple(
+                PeerStatus(peer.public_key, None, 0, self.world.rx_bytes, 0, self.world.unanswered_since)
+                for peer in peers
+            ),
+            verdicts=(),
+            drops={},
+            offloads={},
+            statistics={},
+        )
+
+
+class FakeHost:
+    """Keeps the last capture."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def capture(self, capture: Capture) -> None:
+        if self.world.breaks_capture:
+            raise HostError("the policy rule 190 could not be changed: Operation not supported")
+        if self.world.captured != capture:
+            self.world.log.append("capture")
+        self.world.captured = capture
+
+    async def release(self, interface: str, mark: int) -> None:
+        self.world.log.append("release")
+        self.world.captured = None
+
+    async def reachable(self, address: IPAddress, mark: int) -> bool:
+        return True
+
+    async def close(self) -> None:
+        self.world.log.append("host closed")
