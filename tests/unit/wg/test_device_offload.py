@@ -381,6 +381,7 @@ def test_a_wish_without_an_endpoint_waits_for_one() -> None:
     network.send(a, a.packet(b))
     network.run(200)
     assert network.wire == []
+    a.native.endpoint = b.address
     a.device.set_endpoint(a.peer, b.address)
     network.run(1)
     assert len(b.received) == 1
