@@ -105,8 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         walk.capture.close()
         print("\n" + table(rounds) + "\n")
         print("tunnel: answered, by way of the relay. clear: seen by the provider. blocked: neither.")
-        print('The group "limit" is sent, not judged: only a firewall can stop a socket bound to a device, and')
-        print("the kernel's own routes send link-wide broadcast and IPv6 multicast out.\n")
+        print('The group "limit" is sent, not judged: no routing rule is asked for a broadcast or an IPv6 multicast of')
+        print("the link, nor for an IPv4 socket bound to a device: that one reaches any host that answers ARP there.")
+        print("Only a firewall stops those. Error was provoked by deleting the TUN under the running process.\n")
         sent = "from the first Connecting to Ctrl-C, with datagrams and an old TCP connection going on without a pause"
         if leaks:
             print(paint(f"LEAKED: {len(leaks)} frames in clear {sent}:", "red"))

@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,8 @@ def ping(target: str, device: str = "") -> Callable[..., None]:
             if not v6:  # the kernel sums ICMPv6, not ICMP
                 head = head[:2] + struct.pack("!H", _checksum(head + token)) + head[4:]
             sock.sendto(head + token, (target, 0))
-            while True:
+            deadline = time.monotonic() + WINDOW
+            while time.monotonic() < deadline:  # a raw socket hears all ICMP there is, not only what answers it
                 reply = sock.recv(4096)
                 kind = reply[0] if v6 else reply[(reply[0] & 15) * 4]
                 if token in reply and kind == (129 if v6 else 0):

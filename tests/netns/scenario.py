@@ -74,6 +74,7 @@ def _probes() -> tuple[Probe, ...]:
         Probe("UDP from the physical address", "bypass", udp(lab.WEB4, source=lab.DEVICE4)),
         Probe("TCP from the physical address, IPv6", "bypass", tcp(lab.WEB6, source=lab.DEVICE6)),
         Probe("our own UDP to the relay's port", "bypass", cast(lab.RELAY4, lab.RELAY_PORT), one_way=True),
+        Probe("UDP to a LAN host bound to eth0, by root", "limit", udp(lab.LAN_HOST4, device="eth0")),
         Probe("TCP bound to eth0, by root", "limit", tcp(lab.WEB4, device="eth0")),
         Probe("UDP bound to eth0, by a user", "limit", bound_as_nobody(lab.WEB4), one_way=True),
         Probe("UDP bound to eth0, IPv6, by root", "limit", udp(lab.WEB6, device="eth0")),

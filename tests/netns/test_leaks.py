@@ -1,12 +1,10 @@
-"""The demo's scenario as a test, other settings, and the process killed in each state.
+"""The demo's scenario as a test, and the same with other settings.
 
 The walk itself is described in `scenario`. Each case takes most of a minute, most of it waiting for the device to
 notice a relay that is silent.
 """
 
 from __future__ import annotations
-
-import signal
 
 import pytest
 
@@ -44,24 +42,3 @@ def test_the_mobile_profiles_leak_nothing_either(profile: str) -> None:
 def test_with_a_foreign_relay_and_lan_allowed_the_lan_is_open_and_nothing_else() -> None:
     with Walk(relay="wireguard-go", allow_lan=True) as walk:
         _walk_and_judge(walk)
-
-
-@pytest.mark.parametrize("state", ["connecting", "connected"])
-def test_a_killed_process_leaves_everything_blocked_and_the_next_start_takes_over(state: str) -> None:
-    with Walk() as walk:
-        walk.cut_relay(state == "connecting")
-        walk.start()
-        walk.wait_for(state, 30)
-        walk.guard()
-        assert walk.stop(signal.SIGKILL) == -signal.SIGKILL
-        # Blocked as in Error: the rules and the unreachable route belong to no process.
-        killed = walk.probe(f"killed in {state}", "error")
-        walk.cut_relay(False)
-        walk.start()
-        walk.wait_for("connected", 30)
-        again = walk.probe("started again", "connected")
-        walk.unguard()
-        walk.stop(signal.SIGINT)
-        after = walk.probe("disconnected", "disconnected")
-        assert not walk.leaks(), "\n".join(frame.line for frame in walk.leaks())
-        assert all(round_.ok for round_ in (killed, again, after)), "\n" + table([killed, again, after])
