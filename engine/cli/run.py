@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import signal
@@ -158,6 +157,8 @@ async def _resolved(config: DeviceConfig) -> DeviceConfig:
 
 
 async def _run(path: Path, conf: Conf, builder: Builder, as_json: bool) -> int:
+    import asyncio
+
     from engine.host import Host
     from engine.policy import MARK
     from engine.service import Session, State, Unavailable

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from engine.cli.main import Fault
@@ -16,6 +14,8 @@ def command(interface: str | None) -> None:
 
     While a run is active this is refused: end that one by Ctrl-C.
     """
+    import asyncio
+
     from engine.cli.require import require_privilege
     from engine.host import HostError
     from engine.service import Unavailable, remove_block

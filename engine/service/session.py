@@ -20,90 +20,30 @@ import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from engine import state
 from engine.filter import Compiled, compile_policy
 from engine.host import Capture, Host, HostError, OfflineMonitor
-from engine.policy import MARK, IPAddress, Policy, State
-from engine.service.builder import Configuration, peer_for, source_for
-from engine.service.monitor import Action, Monitor
+from engine.policy import MARK, Policy, State
+from engine.service.builder import Configuration
+from engine.service.connection import SILENT, Connection
+from engine.service.ports import HostPort, TunnelPort, TunPort
 from engine.service.status import SessionStatus, as_data
 from engine.state import Cause, CauseKind
-from engine.tunnel.clock import now, wall
-from engine.tunnel.events import (
-    HandshakeCompleted,
-    HandshakeGivenUp,
-    Stopped,
-    TunnelEvent,
-    TunnelStatus,
-    Unanswered,
-)
+from engine.tunnel.clock import wall
+from engine.tunnel.events import Stopped, TunnelEvent
 from engine.tunnel.tunnel import Tunnel
-from engine.wg.config import DeviceConfig
 from tun import LinuxTun, TunError
 
 log = logging.getLogger(__name__)
 
-PROBE_SECONDS = 1.0  # between two pings while connecting
-MIN_ATTEMPT_SECONDS = 1.0  # an attempt that fails at once is not repeated faster
 QUEUED_REPORTS = 64
 LOCK = "\0molehill"  # an abstract Unix socket: one a network namespace, gone with its process
 
 
 class Unavailable(Exception):
     """The machine cannot run a session now: one sentence that says why."""
-
-
-class TunnelPort(Protocol):
-    """What a session asks of engine.tunnel's `Tunnel`."""
-
-    async def start(self) -> None:
-        """Begin; everything is dropped until the first `apply`."""
-
-    async def close(self) -> None:
-        """End, wiping all keys."""
-
-    def apply(self, code: bytes | None, rules: tuple[str, ...] = ()) -> None:
-        """Put a program in force; None drops everything."""
-
-    async def configure(self, config: DeviceConfig) -> None:
-        """Replace keys and peers."""
-
-    def bind_to(self, interface: str) -> None:
-        """Send outer packets by this interface only; empty: by whatever the routes say."""
-
-    async def probe(self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float) -> float | None:
-        """Ping through the tunnel."""
-
-    def status(self) -> TunnelStatus:
-        """The tunnel now."""
-
-
-class TunPort(Protocol):
-    """What a session asks of a TUN device."""
-
-    def set_mtu(self, mtu: int) -> None:
-        """Change the MTU."""
-
-    def close(self) -> None:
-        """Close the descriptor."""
-
-
-class HostPort(Protocol):
-    """What a session asks of engine.host's `Host`."""
-
-    async def capture(self, capture: Capture) -> None:
-        """Route everything into the TUN."""
-
-    async def release(self, interface: str, mark: int) -> None:
-        """Undo that."""
-
-    async def reachable(self, address: IPAddress, mark: int) -> bool:
-        """Whether there is a way to the address outside the tunnel."""
-
-    async def close(self) -> None:
-        """End the worker."""
 
 
 OpenTun = Callable[[str, int], TunPort]
@@ -151,14 +91,9 @@ class Session:
         self._queue: deque[state.Event] = deque()
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
-        self._attempt: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._monitor: Monitor | None = None
-        self._look = asyncio.Event()
-        self._handshake = asyncio.Event()
+        self._connection = Connection(self.post)
         self._offline: OfflineMonitor | None = None
         self._lock: socket.socket | None = None
-        self._verified_by = ""
         self._status = SessionStatus(self._machine.situation.status, wall())
         self._watchers: set[asyncio.Queue[SessionStatus]] = set()
 
@@ -178,7 +113,7 @@ class Session:
         """All there is to tell, as plain data (see `engine.service.status.as_data`)."""
         tunnel = self._tunnel.status() if self._tunnel is not None else None
         resolvers = self._configuration.resolvers(self._status.state)
-        return as_data(self._status, self._configuration, tunnel, resolvers, self._verified_by)
+        return as_data(self._status, self._configuration, tunnel, resolvers, self._connection.verified_by)
 
     async def start(self) -> None:
         """Take the place and open the TUN, which drops everything. Raises Unavailable; then nothing has changed."""
@@ -259,11 +194,11 @@ class Session:
 
     async def close(self) -> None:
         """End without disconnecting: what blocks goes on blocking, as after a crash."""
-        for task in (self._runner, self._attempt, self._watching):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        if self._runner is not None:
+            self._runner.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._runner
+        await self._connection.end()
         if self._offline is not None:
             self._offline.close()
         await self._close_tunnel()
@@ -306,20 +241,20 @@ class Session:
             case state.CloseTun():
                 await self._release()
             case state.StartTunnel(_, timeout):
-                await self._end_attempt()
-                self._attempt = asyncio.create_task(self._establish(timeout), name="attempt")
+                assert self._tunnel is not None  # OpenTun comes before
+                await self._end_connection()
+                await self._connection.begin(self._tunnel, self._configuration, timeout)
             case state.StopTunnel():
-                await self._end_attempt()
-                await self._configure(DeviceConfig(fwmark=MARK))
+                await self._stop_tunnel()
                 self.post(state.TunnelClosed())
             case state.SetDns() | state.ResetDns():
                 log.debug("the system's resolver configuration is not changed: docs/known-issues.md")
             case state.Report(status):
+                if status.state is State.CONNECTED and self._status.state is not State.CONNECTED and self._tunnel:
+                    await self._connection.watch(self._tunnel, self._configuration)
                 self._report(status)
 
     def _report(self, status: state.Status) -> None:
-        if status.state is State.CONNECTED and self._status.state is not State.CONNECTED:
-            self._watching = asyncio.create_task(self._watch_tunnel(), name="monitor")
         same = status.state is self._status.state
         self._status = SessionStatus(status, self._status.since if same else wall())
         for queue in self._watchers:
@@ -334,7 +269,7 @@ class Session:
         try:
             if self._tun_lost:
                 self._tun_lost = False
-                await self._end_attempt()
+                await self._connection.end()
                 await self._close_tunnel()
             self._compiled = compile_policy(policy)
             if self._tunnel is not None:
@@ -395,113 +330,33 @@ class Session:
         self._tunnel = self._tun = None
         await _close(tunnel, tun)
 
-    # The connection
-
-    async def _configure(self, config: DeviceConfig) -> None:
+    async def _stop_tunnel(self) -> None:
+        """Wipe keys and peers, keep the TUN. If that fails the tunnel goes as a whole: it must not send any more."""
+        await self._end_connection()
         if self._tunnel is None:
             return
         try:
-            await self._tunnel.configure(config)
-        except Exception as error:
-            log.exception("configuring WireGuard failed")
-            raise _Failed(state.Fatal(Cause(CauseKind.START_TUNNEL, str(error)))) from error
+            await self._tunnel.configure(SILENT)
+        except Exception:
+            log.exception("the tunnel could not be stopped, so it is closed")
+            self._tun_lost = True
 
-    async def _establish(self, timeout: float) -> None:
-        """One attempt: a fresh handshake, then a ping to the gateway through the tunnel."""
-        begin = now()
-        try:
-            await self._configure(DeviceConfig(fwmark=MARK))  # no session of an earlier attempt counts
-            self._handshake.clear()
-            if self._tunnel is not None:
-                self._tunnel.bind_to(self._configuration.underlying_network or "")
-            await self._configure(self._configuration.wireguard)
-            async with asyncio.timeout(timeout):
-                await self._verify()
-        except TimeoutError:
-            self.post(state.TunnelDown(f"no answer within {timeout:.0f} s"))
-        except _Failed as failure:
-            await asyncio.sleep(max(0.0, begin + MIN_ATTEMPT_SECONDS - now()))
-            self.post(failure.event)
-        except OSError as error:
-            await asyncio.sleep(max(0.0, begin + MIN_ATTEMPT_SECONDS - now()))
-            self.post(state.TunnelDown(str(error)))
-        else:
-            self.post(state.TunnelUp())
-
-    async def _verify(self) -> None:
-        """Return when the peer has answered, and the gateway if there is one. The first ping starts the handshake."""
-        gateway = next((g for g in self._configuration.gateways if source_for(self._configuration, g)), None)
-        if gateway is not None:
-            while not await self._ping(gateway):
-                pass
-            self._verified_by = f"a ping to {gateway} through the tunnel"
-            return
-        # Nobody to ask: a packet to ourselves makes the peer shake hands, and that has to do.
-        own = self._configuration.addresses[0].ip
-        while not self._handshake.is_set():
-            await self._ping(own)
-        self._verified_by = "the handshake alone: no gateway is known"
-
-    async def _ping(self, target: IPAddress) -> bool:
-        source = source_for(self._configuration, target)
-        peer = peer_for(self._configuration, target)
-        if self._tunnel is None or source is None or peer is None:
-            await asyncio.sleep(PROBE_SECONDS)
-            return False
-        return await self._tunnel.probe(peer.public_key, source, target, PROBE_SECONDS) is not None
-
-    async def _end_attempt(self) -> None:
-        for task in (self._attempt, self._watching):
-            if task is not None and not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-        self._attempt = self._watching = self._monitor = None
-
-    async def _watch_tunnel(self) -> None:
-        """While connected: look when the monitor says so, ping, and say when the tunnel is lost."""
-        assert self._tunnel is not None
-        peer = self._configuration.peer
-        assert peer is not None
-        gateway = next((g for g in self._configuration.gateways if source_for(self._configuration, g)), None)
-        target = gateway if gateway is not None else self._configuration.addresses[0].ip
-        facts = _peer_facts(self._tunnel, peer.public_key)
-        self._monitor = Monitor(now(), facts[0])
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._monitor.next_look - now())):
-                    await self._look.wait()
-            self._look.clear()
-            if now() < self._monitor.next_look:
-                continue
-            match self._monitor.look(now(), *_peer_facts(self._tunnel, peer.public_key)):
-                case Action.PING:
-                    await self._ping(target)
-                case Action.LOST:
-                    self.post(state.TunnelDown("the peer has fallen silent"))
-                    return
-                case Action.NOTHING:
-                    pass
+    async def _end_connection(self) -> None:
+        """End the attempt or the watch; what it said and nobody has heard yet counts no more."""
+        await self._connection.end()
+        stale = (state.TunnelUp, state.TunnelDown, state.HandshakeGivenUp)
+        self._queue = deque(event for event in self._queue if not isinstance(event, stale))
 
     def _tunnel_event(self, event: TunnelEvent) -> None:
-        peer = self._configuration.peer
-        match event:
-            case HandshakeCompleted(key) if peer is not None and key == peer.public_key:
-                self._handshake.set()
-            case HandshakeGivenUp(key) if peer is not None and key == peer.public_key:
-                self.post(state.HandshakeGivenUp())
-            case Unanswered():
-                if self._monitor is not None:
-                    self._monitor.sent(now())
-                    self._look.set()
-            case Stopped() if self._tunnel is not None:
-                # Somebody has deleted the interface. Our rules say "unreachable" until the next apply opens a new one,
-                # and in Error, where Fatal changes no policy, the settings apply it again.
+        if isinstance(event, Stopped):
+            if self._tunnel is not None:
+                # Somebody has deleted the interface. Our rules say "unreachable" until the next apply opens a new
+                # one; in Error, where Fatal changes no policy, the settings apply it again.
                 self._tun_lost = True
                 self.post(state.Fatal(Cause(CauseKind.TUN_DEVICE, "the interface was deleted")))
                 self.post(state.SettingsChanged(self._machine.situation.settings))
-            case _:
-                pass
+            return
+        self._connection.tunnel_event(event, self._configuration)
 
     # The way to the peer
 
@@ -524,14 +379,6 @@ async def _close(tunnel: TunnelPort | None, tun: TunPort | None) -> None:
         await tunnel.close()
     if tun is not None:
         tun.close()
-
-
-def _peer_facts(tunnel: TunnelPort, key: bytes) -> tuple[int, float]:
-    """Bytes received from the peer, and when the first unanswered packet was sent (0: there is none)."""
-    for peer in tunnel.status().peers:
-        if peer.public_key == key:
-            return peer.rx_bytes, peer.unanswered_since
-    return 0, 0.0
 
 
 def _take_place() -> socket.socket:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from engine.host import Capture, HostError
 from engine.policy import IPAddress
-from engine.service.session import TunPort
+from engine.service.ports import TunPort
 from engine.tunnel.events import HandshakeCompleted, PeerStatus, TunnelEvent, TunnelStatus
 from engine.wg.config import DeviceConfig
 from tun import TunError

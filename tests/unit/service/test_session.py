@@ -14,6 +14,7 @@ import pytest
 from engine.policy import State
 from engine.service import Builder, Configuration, Session, Unavailable
 from engine.service import session as session_module
+from engine.tunnel.clock import now
 from engine.tunnel.events import HandshakeGivenUp, Stopped, Unanswered
 from engine.wg.config import DeviceConfig, HostPort, PeerConfig
 from tests.unit.service.fake import FakeHost, World
@@ -221,7 +222,7 @@ def test_a_silent_peer_is_pinged_and_then_lost(monkeypatch: pytest.MonkeyPatch) 
     async def work(session: Session, world: World) -> None:
         await connected(session)
         world.answers = False
-        world.unanswered_since = session_module.now()
+        world.unanswered_since = now()
         assert world.tunnel is not None
         world.tunnel.on_event(Unanswered(PEER.public_key))
         await session.until(State.CONNECTING)

@@ -1,0 +1,61 @@
+"""What the service asks of the parts below it, so that tests can put doubles in their place."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engine.host import Capture
+from engine.policy import IPAddress
+from engine.tunnel.events import TunnelStatus
+from engine.wg.config import DeviceConfig
+
+
+class TunnelPort(Protocol):
+    """What a session asks of engine.tunnel's `Tunnel`."""
+
+    async def start(self) -> None:
+        """Begin; everything is dropped until the first `apply`."""
+
+    async def close(self) -> None:
+        """End, wiping all keys."""
+
+    def apply(self, code: bytes | None, rules: tuple[str, ...] = ()) -> None:
+        """Put a program in force; None drops everything."""
+
+    async def configure(self, config: DeviceConfig) -> None:
+        """Replace keys and peers."""
+
+    def bind_to(self, interface: str) -> None:
+        """Send outer packets by this interface only; empty: by whatever the routes say."""
+
+    async def probe(self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float) -> float | None:
+        """Ping through the tunnel."""
+
+    def status(self) -> TunnelStatus:
+        """The tunnel now."""
+
+
+class TunPort(Protocol):
+    """What a session asks of a TUN device."""
+
+    def set_mtu(self, mtu: int) -> None:
+        """Change the MTU."""
+
+    def close(self) -> None:
+        """Close the descriptor."""
+
+
+class HostPort(Protocol):
+    """What a session asks of engine.host's `Host`."""
+
+    async def capture(self, capture: Capture) -> None:
+        """Route everything into the TUN."""
+
+    async def release(self, interface: str, mark: int) -> None:
+        """Undo that."""
+
+    async def reachable(self, address: IPAddress, mark: int) -> bool:
+        """Whether there is a way to the address outside the tunnel."""
+
+    async def close(self) -> None:
+        """End the worker."""
