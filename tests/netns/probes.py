@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.netns import lab, servers
-from tests.netns.lab import Namespace
+from tests.netns.lab import Lab, Namespace
 
 WINDOW = 2.0  # seconds that a probe waits for its answer; a SYN or an NS is sent twice within
 BIG = 3000  # bytes: three fragments at any MTU in use here
@@ -46,13 +46,15 @@ class Attempt:
 class Probe:
     """What is tried: a name for the table, a group (see `scenario`), the function that tries it.
 
-    `one_way`: nobody answers this one; seen in clear is all that it can be.
+    `one_way`: nobody answers this one; seen in clear is all that it can be. `role`: the namespace it is sent from;
+    from any but the device it knocks at the device, and its tokens are of the answer that the device would send.
     """
 
     name: str
     group: str
     run: Callable[[Namespace, Attempt], None]
     one_way: bool = False
+    role: str = "device"
 
 
 def _token(attempt: Attempt) -> str:
@@ -77,6 +79,7 @@ def tcp(target: str, port: int = servers.ECHO_PORT, device: str = "", source: st
         with _socket(ns, target, socket.SOCK_STREAM, device=device) as sock:
             sock.bind((source, 0))
             attempt.tokens.append(f"-> {target} ports {sock.getsockname()[1]} -> {port}")
+            attempt.tokens.append(f"ports {port} -> {sock.getsockname()[1]}")  # what an asked device answers
             token = _token(attempt)
             sock.connect((target, port))
             if port == servers.DNS_PORT:
@@ -188,13 +191,13 @@ def _checksum(data: bytes) -> int:
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def run_all(ns: Namespace, probes: Sequence[Probe]) -> list[Attempt]:
+def run_all(where: Lab, probes: Sequence[Probe]) -> list[Attempt]:
     """Run all probes at once; one Attempt each, in their order."""
     attempts = [Attempt() for _ in probes]
 
     def one(probe: Probe, attempt: Attempt) -> None:
         try:
-            probe.run(ns, attempt)
+            probe.run(where[probe.role], attempt)
         except OSError as error:  # timed out, refused, unreachable: no answer
             attempt.error = os.strerror(error.errno) if error.errno else "no answer"
 

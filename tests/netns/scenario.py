@@ -69,11 +69,15 @@ def _probes() -> tuple[Probe, ...]:
         Probe("UDP to a LAN host, IPv6", "LAN", udp(lab.LAN_HOST6)),
         Probe("ping to a LAN host", "LAN", ping(lab.LAN_HOST4)),
         Probe("UDP in fragments to a LAN host", "LAN", udp(lab.LAN_HOST4, size=BIG)),
+        Probe("TCP from a LAN host to the device", "LAN", tcp(lab.DEVICE4), role="lan"),
         Probe("multicast 239.1.2.3", "LAN", cast("239.1.2.3"), one_way=True),
         Probe("broadcast 255.255.255.255", "LAN", cast("255.255.255.255"), one_way=True),
         Probe("UDP from the physical address", "bypass", udp(lab.WEB4, source=lab.DEVICE4)),
         Probe("TCP from the physical address, IPv6", "bypass", tcp(lab.WEB6, source=lab.DEVICE6)),
         Probe("our own UDP to the relay's port", "bypass", cast(lab.RELAY4, lab.RELAY_PORT), one_way=True),
+        Probe("TCP from the internet to the device", "inbound", tcp(lab.DEVICE4), role="internet"),
+        Probe("UDP from the internet, IPv6", "inbound", udp(lab.DEVICE6), role="internet"),
+        Probe("ping from the internet", "inbound", ping(lab.DEVICE4), role="internet"),
         Probe("UDP to a LAN host bound to eth0, by root", "limit", udp(lab.LAN_HOST4, device="eth0")),
         Probe("TCP bound to eth0, by root", "limit", tcp(lab.WEB4, device="eth0")),
         Probe("UDP bound to eth0, by a user", "limit", bound_as_nobody(lab.WEB4), one_way=True),
@@ -170,6 +174,7 @@ class Walk:
                 ("lan", (lab.LAN_HOST4, lab.LAN_HOST6)),
                 ("internet", (lab.WEB4, lab.WEB6, lab.RESOLVER4, lab.RESOLVER6)),
                 ("relay", (lab.GATEWAY4, lab.GATEWAY6)),
+                ("device", (lab.DEVICE4, lab.DEVICE6)),
             ):
                 self.servers.add(self.lab[role], *addresses)
             self.servers.start()
@@ -235,7 +240,7 @@ class Walk:
         """Run all probes and judge them for this state."""
         assert self.capture is not None
         begin = time.monotonic()
-        attempts = run_all(self.lab["device"], PROBES)
+        attempts = run_all(self.lab, PROBES)
         self.capture.flush()
         frames = [frame for frame in self.capture.frames if frame.at >= begin]
         rows = [

@@ -146,5 +146,5 @@ def test_only_probes_that_no_tun_can_stop_are_free_of_a_promise_and_only_while_b
             promised = expected(probe.group, state, False)
             assert (promised is None) == (probe.group == "limit")
             assert promised is not Seen.CLEAR
-    assert {probe.group for probe in PROBES} == {"internet", "other DNS", "LAN", "bypass", "limit"}
+    assert {probe.group for probe in PROBES} == {"internet", "other DNS", "LAN", "bypass", "inbound", "limit"}
     assert isinstance(PROBES[0], Probe)
