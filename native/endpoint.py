@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-_LAYOUT = struct.Struct("=BBHIII16s16s")  # mh_endpoint: family, local family, port, scope, ifindex, flags, addr, local
+_LAYOUT = struct.Struct("=BBHIII16s16s")  # mh_endpoint: family, local family, port, scope, ifindex, no_bursts, ...
 ENDPOINT_LEN: int = _LAYOUT.size
 
 

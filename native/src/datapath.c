@@ -429,7 +429,7 @@ void mh_peer_get_endpoint(mh_peer *p, mh_endpoint *out) {
 void mh_peer_set_endpoint(mh_peer *p, const mh_endpoint *e) {
     pthread_mutex_lock(&p->lock);
     p->endpoint = *e;
-    p->endpoint.flags = 0;
+    p->endpoint.no_bursts = 0;
     pthread_mutex_unlock(&p->lock);
 }
 

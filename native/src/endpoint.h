@@ -16,12 +16,10 @@ typedef struct {
     uint16_t port;        /* host order */
     uint32_t scope;       /* IPv6 scope id of addr */
     uint32_t ifindex;     /* interface of the sticky source, 0: any */
-    uint32_t flags;       /* MH_ENDPOINT_*, the datapath's own; 0 from outside */
+    uint32_t no_bursts;   /* sends to go without UDP_SEGMENT, which the path refused; 0 from outside */
     uint8_t addr[16];  /* IPv4 in the first 4 bytes */
     uint8_t local[16];
 } mh_endpoint;
-
-#define MH_ENDPOINT_NO_BURSTS 1u /* the path there refuses UDP_SEGMENT (its MTU is too small for our messages) */
 
 /* The same outer address and port; the sticky source does not count. */
 bool mh_endpoint_same(const mh_endpoint *a, const mh_endpoint *b);

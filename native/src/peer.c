@@ -126,7 +126,7 @@ bool mh_peer_unstage(mh_peer *p, mh_staged *out) {
 
 void mh_peer_learn(mh_peer *p, const mh_endpoint *sent_to) {
     if (!mh_endpoint_same(&p->endpoint, sent_to)) return;
-    p->endpoint.flags |= sent_to->flags;
+    p->endpoint.no_bursts = sent_to->no_bursts;
     if (!sent_to->local_family) p->endpoint.local_family = 0;
 }
 

@@ -14,6 +14,7 @@
 #endif
 
 #define BUFFER_BYTES (8 * 1024 * 1024)
+#define SENDS_WITHOUT_BURST 256 /* after a path has refused one (its MTU is smaller than our messages): then try again */
 #define WAIT_MS 2 /* for a full send buffer; bounded, because a publisher may be waiting for this batch */
 
 static void ask(int fd, int level, int name, int value) { (void)setsockopt(fd, level, name, &value, sizeof value); }
@@ -149,10 +150,10 @@ static int send_frames(int fd, const struct msghdr *like, const mh_udp_burst *b,
     return 0;
 }
 
-/* Errors of a source address or route that is gone; EINVAL is also what a burst over the path's MTU gives. */
+/* Errors of a source address or route that is gone; EINVAL is also what a burst over the path's MTU gives, so that is tried first. */
 static bool source_gone(int error) {
     return error == EINVAL || error == EADDRNOTAVAIL || error == ENETUNREACH || error == EHOSTUNREACH || error == ENODEV ||
-           error == ENXIO || error == EPERM;
+           error == ENXIO;
 }
 
 int mh_udp_send(mh_udp *u, mh_endpoint *to, const mh_udp_burst *b, uint32_t *sent, uint32_t *calls) {
@@ -166,7 +167,12 @@ int mh_udp_send(mh_udp *u, mh_endpoint *to, const mh_udp_burst *b, uint32_t *sen
     struct iovec iov = {.iov_base = b->data, .iov_len = b->total};
     struct msghdr m = {.msg_name = &address, .msg_namelen = address_len, .msg_iov = &iov, .msg_iovlen = 1};
     const bool many = b->total > b->stride;
-    bool burst = many && !(to->flags & MH_ENDPOINT_NO_BURSTS) && atomic_load_explicit(&u->segment, memory_order_relaxed);
+    bool refused = false;
+    bool burst = many && atomic_load_explicit(&u->segment, memory_order_relaxed);
+    if (burst && to->no_bursts) {
+        to->no_bursts--;
+        burst = false;
+    }
     for (;;) {
         build_control(&m, &space, to, b->tos, burst ? (uint16_t)b->stride : 0);
         int error;
@@ -176,17 +182,18 @@ int mh_udp_send(mh_udp *u, mh_endpoint *to, const mh_udp_burst *b, uint32_t *sen
         } else {
             error = send_frames(fd, &m, b, sent, calls);
         }
-        if (error && !*sent && to->local_family && source_gone(error)) {
+        if (error && burst && (error == EIO || error == EINVAL || error == EMSGSIZE || error == EOPNOTSUPP)) {
+            /* EIO: the outgoing device cannot checksum bursts, so stop trying. The others are this path's or this size's. */
+            if (error == EIO) atomic_store_explicit(&u->segment, false, memory_order_relaxed);
+            refused = error != EIO;
+            burst = false;
+        } else if (error && !*sent && to->local_family && source_gone(error)) {
             to->local_family = 0;
             to->ifindex = 0;
-        } else if (error && burst && (error == EIO || error == EINVAL || error == EMSGSIZE || error == EOPNOTSUPP)) {
-            /* EIO: the outgoing device cannot checksum bursts, so stop trying. The others are this path's or this size's. */
-            if (error == EIO)
-                atomic_store_explicit(&u->segment, false, memory_order_relaxed);
-            else
-                to->flags |= MH_ENDPOINT_NO_BURSTS;
-            burst = false;
+            burst = refused; /* perhaps it was the source that was refused */
+            refused = false;
         } else {
+            if (refused && !error) to->no_bursts = SENDS_WITHOUT_BURST;
             return error;
         }
     }

@@ -2,8 +2,9 @@
  * udp.h - the outer sockets: bursts out by UDP_SEGMENT, bursts in by UDP_GRO, sticky source addresses, the TOS byte.
  *
  * Ownership: the file descriptors stay the caller's. Threads: any; the two offload flags may be cleared by a sender
- * that the kernel refuses. Order of a send: one sendmsg with UDP_SEGMENT; refused for its source address -> once more
- * without; refused as a burst -> one by one with sendmmsg; full -> a bounded wait, then the rest is lost.
+ * that the kernel refuses. Order of a send: one sendmsg with UDP_SEGMENT; refused as a burst -> one by one with sendmmsg;
+ * refused for its source address -> once more without; full -> a bounded wait, then the rest is lost. Without GRO each
+ * datagram is one recvmsg: recvmmsg would need room for the longest datagram in each of its slots.
  */
 #ifndef MH_UDP_H
 #define MH_UDP_H
