@@ -92,7 +92,9 @@ class Device(Transport):
         persistent_keepalive: int = 0,
         allowed_ips: Iterable[IPv4Network | IPv6Network] = (),
     ) -> Peer | None:
-        """Add a peer, or change the one with this key. None: it is our own key, which is ignored, as the kernel does.
+        """Add a peer, or give the one with this key these values (prefixes are added to those it has).
+
+        None: it is our own key, which is ignored, as the kernel does.
 
         A null or low-order key is taken, as by the kernel, but no handshake with it ever starts or succeeds.
         """
@@ -138,7 +140,7 @@ class Device(Transport):
         """Set the interval (s, 0 = off). A new interval sends a keepalive at once."""
         if not 0 <= seconds <= 65535:
             raise ValueError("a persistent keepalive is 0 to 65535 seconds")
-        if seconds == peer.persistent_keepalive:
+        if seconds == peer.persistent_keepalive or self.peers.get(peer.public_key) is not peer:
             return
         if not seconds:
             peer.deadlines.persistent = inf
@@ -149,6 +151,8 @@ class Device(Transport):
 
     def set_allowed_ips(self, peer: Peer, networks: Iterable[IPv4Network | IPv6Network]) -> None:
         """Replace the peer's prefixes. A prefix of another peer moves to this one."""
+        if self.peers.get(peer.public_key) is not peer:
+            return  # removed meanwhile: it must not get prefixes again
         self.allowed_ips.remove_owner(peer)
         for network in networks:
             self.allowed_ips.add(network, peer)

@@ -1,11 +1,13 @@
 """The timer rules of paper section 6, in virtual time."""
 
+from ipaddress import ip_network
 from itertools import pairwise
 
 import pytest
 
-from engine.wg.constants import REKEY_TIMEOUT_JITTER
+from engine.wg.constants import REKEY_AFTER_MESSAGES, REKEY_TIMEOUT_JITTER
 from native.reasons import Reason
+from native.session import Session
 from tests.virtual import Network, Node, Seen, deliver, lose, pair
 
 
@@ -260,3 +262,33 @@ def test_a_lost_response_is_made_good_by_the_next_initiation() -> None:
     network.run(6)
     assert len(b.received) == 1
     assert network.kinds() == [1, 2, 1, 2, 4]
+
+
+class Worn(Session):
+    """A session that was told to have sent almost as many messages as it may."""
+
+    sealed = REKEY_AFTER_MESSAGES - 3
+
+    @property
+    def sent(self) -> int:
+        return super().sent + self.sealed
+
+
+def test_the_sender_rekeys_after_so_many_messages_also_as_responder() -> None:
+    network, a, b = pair()
+    b.device._new_session = Worn
+    talk(network, a, b, 2)
+    assert network.kinds().count(1) == 1
+    talk(network, a, b, 10)
+    assert len(times(network, 1, b)) >= 1
+    assert len(a.received) == len(b.received) == 12
+
+
+def test_a_removed_peer_gets_no_prefixes_and_no_timers() -> None:
+    _network, a, b = pair()
+    peer = a.device.peers[b.public]
+    a.device.remove_peer(peer)
+    a.device.set_allowed_ips(peer, [ip_network("10.0.0.0/8")])
+    a.device.set_persistent_keepalive(peer, 25)
+    assert len(a.device.allowed_ips) == 0
+    assert a.device.next_timer() is None
