@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.wg.constants import REKEY_TIMEOUT
+from tests.offload import OffloadNode
 from tests.virtual import Network, Node, Seen, deliver, endpoint
 
 
 class TwoDevices(RuleBasedStateMachine):
+    node: type[Node] = Node
+
     @initialize(psk=st.booleans(), keepalive=st.sampled_from([0, 25]), knows_back=st.booleans())
     def start(self, psk: bool, keepalive: int, knows_back: bool) -> None:
-        self.a, self.b = Node(1), Node(2)
+        self.a, self.b = self.node(1), self.node(2)
         key = b"p" * 32 if psk else None
         self.a.knows(self.b, preshared_key=key, persistent_keepalive=keepalive)
         self.b.knows(self.a, preshared_key=key, endpoint=knows_back)
@@ -128,5 +131,13 @@ class TwoDevices(RuleBasedStateMachine):
         self.handshakes_are_bounded()
 
 
+class TwoOffloadedDevices(TwoDevices):
+    """The same, with native datapaths (their doubles) carrying the data."""
+
+    node = OffloadNode
+
+
 TestTwoDevices = TwoDevices.TestCase
 TestTwoDevices.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestTwoOffloadedDevices = TwoOffloadedDevices.TestCase
+TestTwoOffloadedDevices.settings = TestTwoDevices.settings
