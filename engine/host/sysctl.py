@@ -3,6 +3,8 @@
 * `net.ipv4.conf.all.src_valid_mark` = 1: the reverse-path check honours marks.
 * `net.ipv4.conf.all.rp_filter` = 2 where some interface has 1 (strict): to a strict check the relay's answers,
   arriving outside the tunnel, have come the wrong way. Loose still refuses sources that have no route.
+* `net.ipv4.conf.all.arp_ignore` = 2 unless it is higher: an interface answers ARP for its own addresses only. Linux
+  would tell anyone on the LAN who asks around which address the tunnel has (audit MLLVD-CR-24-03).
 * The TUN: no address and no router solicitation of the kernel's own.
 
 The former values are kept in a file from before the first change until they are restored, so that the start
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 _NET = Path("/proc/sys/net")
 _SRC_VALID_MARK = "ipv4/conf/all/src_valid_mark"
 _RP_FILTER = "ipv4/conf/all/rp_filter"
+_ARP_IGNORE = "ipv4/conf/all/arp_ignore"
 _STRICT, _LOOSE = "1", "2"
 
 
@@ -36,6 +39,8 @@ def prepare() -> None:
     wanted = {_SRC_VALID_MARK: "1"}
     if any(_read(str(path.relative_to(_NET))) == _STRICT for path in _NET.glob("ipv4/conf/*/rp_filter")):
         wanted[_RP_FILTER] = _LOOSE
+    if (_read(_ARP_IGNORE) or "0") in ("0", "1"):
+        wanted[_ARP_IGNORE] = "2"
     former = {name: _read(name) for name, value in wanted.items() if _read(name) != value}
     if former:
         saved = _saved()

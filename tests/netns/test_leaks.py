@@ -6,10 +6,16 @@ notice a relay that is silent.
 
 from __future__ import annotations
 
+import socket
+import struct
+import time
+
 import pytest
 
+from tests.netns import lab
 from tests.netns.demo import table
-from tests.netns.scenario import Round, Walk
+from tests.netns.probes import Probe, ping, run_all, tcp, udp
+from tests.netns.scenario import Round, Seen, Walk, judge
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 
@@ -42,3 +48,45 @@ def test_the_mobile_profiles_leak_nothing_either(profile: str) -> None:
 def test_with_a_foreign_relay_and_lan_allowed_the_lan_is_open_and_nothing_else() -> None:
     with Walk(relay="wireguard-go", allow_lan=True) as walk:
         _walk_and_judge(walk)
+
+
+def _arp_answered(walk: Walk, address: str) -> bool:
+    """Whether the device answers the LAN host's question who has this address."""
+    with walk.lab["lan"].entered():
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    with sock:
+        sock.bind(("eth0", 0x0806))
+        sock.settimeout(0.5)
+        mac = sock.getsockname()[4]
+        question = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + socket.inet_aton(lab.LAN_HOST4) + bytes(6)
+        sock.send(b"\xff" * 6 + mac + b"\x08\x06" + question + socket.inet_aton(address))
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            try:
+                frame = sock.recv(2048)
+            except TimeoutError:
+                continue
+            if frame[20:22] == b"\0\2" and frame[28:32] == socket.inet_aton(address):
+                return True
+    return False
+
+
+def test_a_lan_host_learns_nothing_of_the_tunnels_addresses() -> None:
+    """CVE-2019-14899 and audit finding MLLVD-CR-24-03."""
+    with Walk() as walk:
+        walk.start()
+        walk.wait_for("connected", 30)
+        assert _arp_answered(walk, lab.DEVICE4)
+        assert not _arp_answered(walk, lab.TUNNEL4)
+        host = walk.lab["lan"]
+        host.ip(f"route add {lab.TUNNEL4} via {lab.DEVICE4}")
+        host.ip(f"-6 route add {lab.TUNNEL6} via fd77::2")
+        knocks = [
+            Probe(f"{kind.__name__} {address}", "inbound", kind(address), role="lan")
+            for kind in (tcp, udp, ping)
+            for address in (lab.TUNNEL4, lab.TUNNEL6)
+        ]
+        for probe, attempt in zip(knocks, run_all(walk.lab, knocks), strict=True):
+            assert attempt.source is None, probe.name
+            assert walk.capture is not None
+            assert judge(probe, attempt, walk.capture.frames) is Seen.BLOCKED, probe.name
