@@ -84,11 +84,17 @@ static void flush(mh_worker *w) {
 
     uint64_t packets = 0, bytes = 0;
     uint32_t calls = 0;
+    bool full = false;
     for (size_t i = 0; i < runs; i++) {
         const mh_run *r = &b->run[i];
         const mh_udp_burst burst = {.data = w->wire + r->offset, .stride = r->stride, .total = r->total, .tos = r->tos};
         uint32_t sent = 0;
-        const int error = w->sockets ? mh_udp_send(w->sockets, &to, &burst, &sent, &calls) : ENOTCONN;
+        int error = ENOTCONN;
+        if (full)
+            error = EAGAIN; /* one bounded wait a flush: a publisher may be waiting for this turn */
+        else if (w->sockets)
+            error = mh_udp_send(w->sockets, &to, &burst, &sent, &calls);
+        full = full || error == EAGAIN || error == ENOBUFS;
         const uint64_t went = error ? sent / r->stride : r->count;
         if (error) drop(w, MH_REASON_UDP_SEND, r->count - went);
         packets += went;
