@@ -563,7 +563,8 @@ def test_mob2_android_connected_is_connected() -> None:
 @pytest.mark.parametrize("platform", [Platform.ANDROID, Platform.IOS])
 def test_mob1_no_packet_in_a_phones_tunnel_may_pass_as_the_services_own(platform: Platform) -> None:
     on53 = replace(CONNECTED, platform=platform, peer=replace(RELAY, port=53))
-    assert says(on53, replace(to_relay, dport=53, iface_out=TUN)) == "reject CTD-2"
+    for sender in ({"mark": MARK}, {"uid": 0}, {"app": App.SERVICE}):
+        assert says(on53, replace(to_relay, dport=53, iface_out=TUN, **sender)) == "reject CTD-2"
 
 
 def test_mob4_ios_does_not_block_in_error_as_documented_and_does_in_our_variant() -> None:
@@ -577,6 +578,7 @@ def test_mob4_ios_does_not_block_in_error_as_documented_and_does_in_our_variant(
             assert says(documented, packet) == "accept MOB-4"
             assert says(blocking, packet) in ("reject P-0", "reject DNS-3")
         assert says(blocking, into(TCP, THERE, "10.64.0.2", 443, 4000, via=TUN)) == "drop P-0"
+        assert says(blocking, replace(to_api, iface_out=TUN)) == "reject P-0"
 
 
 def test_the_mark_and_the_dns_split_are_the_documents() -> None:
