@@ -187,3 +187,10 @@ def test_facts_that_cannot_be_are_refused() -> None:
         Facts(6, 6, ip_address("::1"), ip_address("::1"), sport=1)
     with pytest.raises(ValueError, match="both ICMP type and code"):
         Facts(6, 58, ip_address("::1"), ip_address("::1"), icmp_code=1)
+
+
+def test_the_middle_of_an_ipv6_datagram_is_not_read_as_headers() -> None:
+    inside = Raw(b"\x11\x00" + bytes(6)) / UDP(sport=4000, dport=53) / Raw(bytes(24))
+    facts = facts_of(V6 / IPv6ExtHdrFragment(offset=10, nh=60) / inside)
+    assert (facts.fragment, facts.proto, facts.header_len, facts.sport) == (Fragment.LATER, 60, 48, None)
+    assert (facts.frag_offset, facts.frag_len) == (80, len(inside))
