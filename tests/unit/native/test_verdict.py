@@ -79,6 +79,15 @@ def test_protocols_without_ports_do_not_wait_for_a_first_fragment() -> None:
     assert filter_all(CONNECTED, [later])[0].accept
 
 
+def test_an_ipv6_later_fragment_cannot_talk_its_way_out_by_another_protocol() -> None:
+    first, second, *_ = datagram(6, 53)
+    claims_gre = replace(second, proto=GRE)
+    lone, _, known = filter_all(CONNECTED, [claims_gre, first, claims_gre])
+    assert (lone.accept, lone.reason) == (False, Reason.FRAGMENT_UNKNOWN)
+    assert (known.accept, known.reason) == (False, Reason.FRAGMENT_UNKNOWN)
+    assert known.rule != lone.rule  # the first fragment's, not P-0
+
+
 def test_the_stateless_verdict_of_a_later_fragment_goes_by_what_it_shows() -> None:
     assert Program(compile_policy(CONNECTED).code).judge(datagram(4, 53)[1]).accept
 
