@@ -1,0 +1,119 @@
+"""Loading the rules into a real kernel: what stays, what goes, and what a failure leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from engine.firewall import FirewallError
+from engine.firewall.nftables import apply, render
+from engine.policy import Policy, State
+from tests.netns.lab import Lab, Namespace
+from tests.unit.firewall.golden import POLICIES
+
+pytestmark = pytest.mark.netns
+
+BOTH_WAYS = pytest.mark.parametrize("library", [True, False], ids=["libnftables", "nft"])
+FOREIGN = """
+table inet docker {
+    chain forward { type filter hook forward priority 0; policy accept; ip saddr 10.9.9.9 drop; }
+}
+"""
+
+
+@pytest.fixture
+def ns() -> Iterator[Namespace]:
+    with Lab() as lab, lab.namespace("nft").entered():
+        yield lab["nft"]
+
+
+def tables(ns: Namespace) -> set[str]:
+    listed = json.loads(ns.sh("nft", "-j", "list", "tables"))["nftables"]
+    return {entry["table"]["name"] for entry in listed if "table" in entry}
+
+
+def ours(ns: Namespace) -> str:
+    return ns.sh("nft", "list", "table", "inet", "molehill")
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("name", [name for name, policy in POLICIES.items() if policy.blocks])
+def test_every_state_loads_and_is_verified(ns: Namespace, name: str, library: bool) -> None:
+    assert apply.apply(POLICIES[name], library=library) == []
+    assert 'comment "P-0"' in ours(ns)
+
+
+def test_a_second_policy_replaces_the_first(ns: Namespace) -> None:
+    apply.apply(POLICIES["connected-lan"])
+    apply.apply(POLICIES["error"])
+    assert "LAN-1" not in ours(ns)
+
+
+@BOTH_WAYS
+def test_disconnected_leaves_no_table_of_ours_and_every_other_one(ns: Namespace, library: bool) -> None:
+    ns.sh("nft", "-f", "-", stdin=FOREIGN)
+    before = ns.sh("nft", "list", "table", "inet", "docker")
+    apply.apply(POLICIES["connected"], library=library)
+    assert tables(ns) == {"docker", "molehill"}
+    apply.apply(Policy(State.DISCONNECTED), library=library)
+    assert tables(ns) == {"docker"}
+    apply.apply(POLICIES["connected"], library=library)
+    apply.remove(library=library)
+    apply.remove(library=library)
+    assert tables(ns) == {"docker"}
+    assert ns.sh("nft", "list", "table", "inet", "docker") == before
+
+
+@BOTH_WAYS
+def test_a_document_with_one_bad_rule_leaves_the_former_rules(
+    ns: Namespace, monkeypatch: pytest.MonkeyPatch, library: bool
+) -> None:
+    apply.apply(POLICIES["error"], library=library)
+    before = ours(ns)
+
+    def broken(policy: Policy, *, counters: bool = False) -> dict[str, Any]:
+        document = render(policy, counters=counters)
+        last = json.loads(json.dumps(document["nftables"][-1]))
+        last["add"]["rule"]["expr"] = [{"jump": {"target": "no-such-chain"}}]
+        return {"nftables": [*document["nftables"], last]}
+
+    monkeypatch.setattr(apply, "render", broken)
+    with pytest.raises(FirewallError, match="those from before stay in force") as caught:
+        apply.apply(POLICIES["connected"], library=library)
+    assert caught.value.enforced
+    assert ours(ns) == before
+
+
+def test_rules_that_somebody_changed_meanwhile_are_noticed(ns: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = apply._listed
+
+    def meddled(*, library: bool) -> list[str]:
+        ns.sh("nft", "insert", "rule", "inet", "molehill", "output", "accept")
+        return listed(library=library)
+
+    monkeypatch.setattr(apply, "_listed", meddled)
+    with pytest.raises(FirewallError, match="may be leaking") as caught:
+        apply.apply(POLICIES["error"])
+    assert not caught.value.enforced
+
+
+def test_counters_count(ns: Namespace) -> None:
+    apply.apply(POLICIES["error"], counters=True)
+    ns.sh("ping", "-c", "1", "127.0.0.1")
+    assert "oiftype loopback counter packets 2" in ours(ns)
+
+
+def test_the_settings_are_raised(ns: Namespace) -> None:
+    apply.apply(POLICIES["connected"])
+    assert ns.sh("sysctl", "-n", "net.ipv4.conf.all.arp_ignore").strip() == "2"
+    assert ns.sh("sysctl", "-n", "net.ipv4.conf.all.src_valid_mark").strip() == "1"
+
+
+def test_many_overlapping_addresses_load(ns: Namespace) -> None:
+    twice = (ip_address("192.168.1.53"), ip_address("192.168.1.53"), ip_address("fd00::1"), ip_address("fd00::1"))
+    apply.apply(replace(POLICIES["connected"], dns=twice))
