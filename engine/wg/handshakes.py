@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from engine.wg import tai64n
 from engine.wg.constants import (
-    ERASE_AFTER_TIME,
     INITIATIONS_PER_SECOND,
     REKEY_ATTEMPT_TIME,
     REKEY_TIMEOUT,
@@ -60,7 +59,7 @@ class Handshakes(Core):
         try:
             static_static = peer.static_static(self._identity)
         except CryptoError:
-            return self._give_up(peer, now)
+            return self._give_up(peer)
         if peer.initiator is None:
             peer.attempt_until = now + REKEY_ATTEMPT_TIME
         self._forget_initiation(peer)
@@ -88,13 +87,11 @@ class Handshakes(Core):
         peer.last_handshake_sent = peer.control_sent = now
         self._any_sent(peer, now)
 
-    def _give_up(self, peer: Peer, now: float) -> None:
+    def _give_up(self, peer: Peer) -> None:
         peer.wanted = False
         peer.deadlines.keepalive = inf
         self._forget_initiation(peer)
         self._drop_staged(peer, Reason.STAGE_EXPIRED)
-        if peer.sessions() and peer.deadlines.erase == inf:
-            peer.deadlines.erase = now + ERASE_AFTER_TIME
         self._events.append(HandshakeGivenUp(peer))
 
     # ---- taking --------------------------------------------------------------------------------------------------

@@ -194,6 +194,34 @@ def test_who_does_not_know_our_public_key_hears_nothing_even_under_load() -> Non
     assert b.drops == [Reason.AUTH]
 
 
+def test_a_spoiled_initiation_with_a_good_mac1_is_refused_and_the_true_one_still_taken() -> None:
+    a, b = Node(1), Node(2)
+    peer = b.knows(a)
+    true = paper.Handshake(a.private, b.private, b"e" * 32, b"", bytes(32), bytes(11) + b"\1", 7, 0).initiation()
+    for place in (40, 90):
+        spoiled = bytearray(true[:-32])
+        spoiled[place] ^= 1
+        b.device.datagram_received(paper.with_macs(bytes(spoiled), b.public), a.address, 100.0)
+    assert b.device.drops == {Reason.AUTH: 2}
+    assert peer.next is None
+    b.device.datagram_received(true, a.address, 100.0)
+    assert peer.next is not None
+
+
+def test_a_wish_right_after_our_response_waits_for_the_confirmation_first() -> None:
+    network, a, b = pair()
+    network.tamper = lambda seen: lose(seen) if seen.kind == 4 else deliver(seen)
+    network.send(a, a.packet(b))
+    network.run(1)
+    network.send(b, b.packet(a))
+    network.run(3.5)
+    assert network.kinds(b) == [2]
+    network.tamper = deliver
+    network.run(2)
+    assert network.kinds(b)[:2] == [2, 1]
+    assert a.received
+
+
 def test_garbage_is_counted_as_what_it_is() -> None:
     network, a, b = pair()
     for data in (b"", b"\x01", b"\x05\0\0\0" + bytes(60), b"\x01\0\0\0" + bytes(145)):
