@@ -180,7 +180,9 @@ class Lab:
         bin_dir.mkdir()
         for name, module in (("molehill", "engine.cli.main"), ("molehill-wg", "engine.tunnel.molehill_wg")):
             script = bin_dir / name
-            script.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}:$PYTHONPATH" exec "{sys.executable}" -P -m {module} "$@"\n')
+            script.write_text(
+                f'#!/bin/sh\nPYTHONPATH="{ROOT}:$PYTHONPATH" exec "{sys.executable}" -P -m {module} "$@"\n'
+            )
             script.chmod(0o755)
         return {**os.environ, "PATH": f"{bin_dir}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
 

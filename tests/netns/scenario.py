@@ -207,7 +207,7 @@ class Walk:
         conf = self.write_conf()
         options = (*options, *(["--profile", self.profile] if self.profile else []))
         options = (*options, *(["--allow-lan"] if self.allow_lan else []))
-        self.run = self.lab.start(self.lab["device"], "molehill", "run", str(conf), *options)
+        self.run = self.lab.start(self.lab["device"], "molehill", "run", str(conf), "--json", *options)
 
     def status(self) -> dict[str, object]:
         """What `molehill status --json` says; empty while nothing answers."""
@@ -219,13 +219,14 @@ class Walk:
         return said if isinstance(said, dict) else {}
 
     def wait_for(self, state: str, timeout: float) -> float:
-        """Wait until the device says that it is in `state`; returns the seconds it took."""
+        """Wait until the device tells that it is in `state`, and says so when asked; returns the seconds it took."""
 
         def reached() -> bool:
             if self.run is None or not self.run.running:
                 said = self.run.output() if self.run else ""
                 raise RuntimeError(f"`molehill run` ended while {state} was awaited: {said.strip()[-2000:]}")
-            return str(self.status().get("state", "")).lower() == state
+            told = [json.loads(line) for line in self.run.output().splitlines() if line.endswith("}")]
+            return bool(told) and told[-1]["state"] == state and self.status().get("state") == state
 
         return wait_until(reached, timeout, f"state {state}")
 
