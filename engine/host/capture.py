@@ -3,20 +3,25 @@
 The kernel asks its rules in the order of their priorities. Ours come right after `local`, before any other
 software's, so that nobody's routes are asked first:
 
-    100  fwmark MARK                    goto 190   the engine's own outer packets skip all this
+    100  fwmark MARK                    goto 199   the engine's own outer packets skip all this
     110  uid of an excluded user        main
     120  to a local DNS server, port 53 main, if a route longer than /0 leads there (DNS-2)
     130  port 53, TCP and UDP           our table  DNS is judged in the TUN even when the LAN is not
     140  to a LAN range, while allowed  main, if a route longer than /0 leads there
     150  uid of an included user        our table  only if there is a list of them
-    190  not fwmark MARK                our table  everything; with such a list nothing
-    195  the same as 150 or 190         unreachable
+    190  not fwmark MARK                our table  everything; without such a list
+    195  the same, by protocol          unreachable
+    199                                 nothing    where 100 leads
 
 Our table (its number is the mark) has the tunnel's routes and beneath them, with the worst metric, `unreachable
 default` for IPv4 and IPv6. These two and the rules belong to no process and no device: if the engine dies, and
-even if the TUN vanishes, packets find `unreachable`, not the way out. The last rule does the same for IPv6
-sockets bound to another device, for which our table does not count; for IPv4 ones Linux then assumes a neighbour
-on that link, and only a firewall can stop them (docs/known-issues.md).
+even if the TUN vanishes, packets find `unreachable`, not the way out.
+
+Rule 195 is for lookups that skip our table's routes: sockets that ask for the link only (SO_DONTROUTE), and IPv6
+sockets bound to another device. (For IPv4 ones Linux assumes a neighbour on that link even then, and only a
+firewall can stop them: docs/known-issues.md.) For IPv4 it is three rules, one a protocol, because the kernel itself
+looks up a new route's gateway by the same rules, without a protocol: it must find the way by main, or no DHCP
+client could set a route while we run.
 
 Main's own routes are asked for the LAN ranges only, and for these only while LAN is allowed. wg-quick and the
 reference app ask them for everything; a hostile DHCP server then routes what it likes past the tunnel
@@ -42,6 +47,7 @@ IPNetwork = IPv4Network | IPv6Network
 MAIN = 254
 UDP = 17
 TCP = 6
+ICMP = 1
 DEFAULT_ROUTES: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 PRIORITY_MARKED = 100
@@ -52,6 +58,7 @@ PRIORITY_LAN = 140
 PRIORITY_INCLUDED = 150
 PRIORITY_ALL = 190
 PRIORITY_REST = 195
+PRIORITY_END = 199
 
 
 @dataclass(frozen=True)
@@ -105,17 +112,19 @@ class Capture:
 
 
 def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
-    """The rules for IP `version` (4 or 6), in the order to add them: what catches all comes first."""
+    """The rules for IP `version` (4 or 6), in the order to add them: exceptions come last."""
     table, uids = capture.table, capture.included_uids
     included: tuple[int | None, ...] = uids or (None,)
-    everything = Rule(version, PRIORITY_ALL, None if uids else table, mark=capture.mark, unmarked=True)
-    rest = [Rule(version, PRIORITY_REST, None, unreachable=True, uid=uid) for uid in uids] or [
-        Rule(version, PRIORITY_REST, None, unreachable=True, mark=capture.mark, unmarked=True)
-    ]
+    protocols: tuple[int | None, ...] = (TCP, UDP, ICMP) if version == 4 else (None,)
     wanted = [
-        everything,
-        *rest,
-        Rule(version, PRIORITY_MARKED, None, goto=PRIORITY_ALL, mark=capture.mark),
+        Rule(version, PRIORITY_END, None),
+        Rule(version, PRIORITY_MARKED, None, goto=PRIORITY_END, mark=capture.mark),
+        *([] if uids else [Rule(version, PRIORITY_ALL, table, mark=capture.mark, unmarked=True)]),
+        *(
+            Rule(version, PRIORITY_REST, None, unreachable=True, protocol=protocol, uid=uid)
+            for protocol in protocols
+            for uid in included
+        ),
         *(Rule(version, PRIORITY_EXCLUDED, MAIN, uid=uid) for uid in capture.excluded_uids),
         *(Rule(version, PRIORITY_INCLUDED, table, uid=uid) for uid in uids),
     ]

@@ -21,7 +21,7 @@ from engine.service.session import Session
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path("/run/molehill")
+FOLDER = Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill"))
 MAX_REQUEST = 4096  # bytes
 MAX_CLIENTS = 32
 WRITE_SECONDS = 5.0

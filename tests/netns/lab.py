@@ -184,7 +184,8 @@ class Lab:
                 f'#!/bin/sh\nPYTHONPATH="{ROOT}:$PYTHONPATH" exec "{sys.executable}" -P -m {module} "$@"\n'
             )
             script.chmod(0o755)
-        return {**os.environ, "PATH": f"{bin_dir}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
+        own = {"MOLEHILL_RUN_DIR": str(self.dir / "run")}  # apart from other labs, which share /run
+        return {**os.environ, **own, "PATH": f"{bin_dir}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
 
     def namespace(self, role: str) -> Namespace:
         """Make a namespace with loopback up and IPv6 addresses usable at once (no duplicate detection)."""

@@ -141,6 +141,33 @@ def test_allowed_lan_is_reached_outside_but_not_what_only_claims_to_be_near(devi
     tun.close()
 
 
+def test_a_dhcp_client_can_change_routes_while_everything_is_captured(device: Namespace) -> None:
+    tun = run_captured(device)
+    device.ip("route del default")
+    device.ip("-6 route del default")
+    device.ip("route add default via 172.16.9.2")
+    device.ip("route add 203.0.113.0/24 via 172.16.9.2 dev eth0")
+    device.ip("-6 route add default via fd09::2")
+    for address in FAR:
+        assert way(device, address) == "mh0"
+        assert marked(device, address) == "eth0"
+    tun.close()
+
+
+def test_a_socket_that_asks_for_the_link_only_finds_no_way_past_the_tunnel(device: Namespace) -> None:
+    tun = run_captured(device)
+    for family, near in ((socket.AF_INET, LAN_V4), (socket.AF_INET6, LAN_V6)):
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
+            sock.setblocking(False)
+            try:
+                sock.connect((near, 9))
+            except OSError:
+                continue
+            assert sock.getsockname()[0] in ("10.64.0.2", "fd64::2"), "by the tunnel"
+    tun.close()
+
+
 def test_a_local_dns_server_is_reached_outside_for_dns_only(device: Namespace) -> None:
     tun = run_captured(device, replace(CAPTURE, local_dns=(ip_address(LAN_V4),)))
     assert way(device, LAN_V4, "ipproto", "udp", "dport", "53") == "eth0"
