@@ -193,6 +193,8 @@ async def _run(path: Path, conf: Conf, builder: Builder, as_json: bool) -> int:
     telling.cancel()
     await server.close()
     if session.status.machine.enforced and session.status.state is State.DISCONNECTED:
+        if session.status.blocks:
+            click.echo("molehill: everything stays blocked, as asked; molehill unblock opens it", err=True)
         return OK
     click.echo(f"molehill: {session.status.line()}", err=True)
     return FAILED

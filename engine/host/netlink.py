@@ -106,6 +106,7 @@ def _capture(ip: IPRoute, capture: Capture) -> None:
         raise HostError(f"the interface {capture.interface} does not exist")
     sysctl.quiet_interface(capture.interface)
     size = gso_max_size(capture.mtu)
+    left_over = _tunnels(ip, capture.table) - {index}
     what = f"the MTU {capture.mtu} of {capture.interface}"
     _change(what, ip.link, "set", index=index, mtu=capture.mtu, state="up")
     with suppress(NetlinkError):  # an optimisation; a kernel may not know it
@@ -113,21 +114,29 @@ def _capture(ip: IPRoute, capture: Capture) -> None:
     _set_addresses(ip, index, capture)
     for version in _versions():
         _set_routes(ip, version, index, capture)
+    for other in left_over:  # of an earlier run by another name
+        _change("the tunnel of an earlier run", ip.link, "del", fine=errno.ENODEV, index=other)
 
 
 def _release(ip: IPRoute, interface: str | None, mark: int) -> None:
     for version in (4, 6):
         _set_rules(ip, version, (), mark)
-    indices = {route["oif"] for version in (4, 6) for route in _routes(ip, version, mark) if "oif" in route}
+    indices = _tunnels(ip, mark)
     if interface is not None:
         index = _index(ip, interface)
         indices = {index} if index is not None else set()
-    for index in indices - {_index(ip, "lo")}:
+    for index in indices:
         _change("the tunnel's interface", ip.link, "del", fine=errno.ENODEV, index=index)
     for version in (4, 6):
         for route in _routes(ip, version, mark):
             _change("a route of ours", ip.route, "del", fine=errno.ESRCH, **route)
     sysctl.restore()
+
+
+def _tunnels(ip: IPRoute, table: int) -> set[int]:
+    """The interfaces into which our table leads; IPv6 has "unreachable" leave by the loopback device."""
+    leads = {route["oif"] for version in (4, 6) for route in _routes(ip, version, table) if "oif" in route}
+    return leads - {_index(ip, "lo")}
 
 
 def _versions() -> tuple[int, ...]:
@@ -313,7 +322,7 @@ def _routes(ip: IPRoute, version: int, table: int) -> list[dict[str, Any]]:
             "table": table,
             "proto": PROTOCOL,
         }
-        if message["type"] == _RTN_UNREACHABLE:  # IPv6 has it leave by the loopback device
+        if message["type"] == _RTN_UNREACHABLE:
             route["type"] = "unreachable"
         else:
             route["oif"] = message.get_attr("RTA_OIF")

@@ -217,7 +217,12 @@ class Session:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                await self._handle(self._queue.popleft())
+                event = self._queue.popleft()
+                try:
+                    await self._handle(event)
+                except Exception as error:  # a fault of ours: stay blocked, and say so
+                    log.exception("handling %s failed", event)
+                    await self._handle(state.Fatal(Cause(CauseKind.INTERNAL, repr(error))))
 
     async def _handle(self, event: state.Event) -> None:
         log.info("event: %s", event)

@@ -238,6 +238,15 @@ def test_a_persistent_tun_that_nobody_reads_still_catches_everything(device: Nam
     release()
 
 
+def test_a_tunnel_of_another_name_that_an_earlier_run_left_is_removed(device: Namespace) -> None:
+    run_captured(device, replace(CAPTURE, interface="old0")).close()
+    tun = run_captured(device)
+    assert not device.has_interface("old0")
+    for address in FAR:
+        assert way(device, address) == "mh0"
+    tun.close()
+
+
 def test_a_missing_interface_is_one_clear_sentence_and_nothing_is_open(device: Namespace) -> None:
     async def work() -> None:
         host = Host()

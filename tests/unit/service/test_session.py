@@ -270,6 +270,19 @@ def test_a_tun_that_cannot_be_had_is_told_at_the_start() -> None:
         with_session(work, World(breaks_tun=True))
 
 
+def test_a_fault_of_our_own_is_an_error_that_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(session: Session, world: World) -> None:
+        await connected(session)
+        assert world.captured is not None
+        monkeypatch.setattr("engine.service.connection.Connection.begin", None)
+        session.connect()
+        status = await session.until(State.ERROR)
+        assert "an internal error" in status.line()
+        assert world.captured is not None
+
+    with_session(work)
+
+
 def test_a_change_to_another_interface_is_refused() -> None:
     async def work(session: Session, world: World) -> None:
         with pytest.raises(ValueError, match="stays on its interface mh0"):
