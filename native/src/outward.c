@@ -149,16 +149,22 @@ static void append(mh_worker *w, mh_split *split, uint8_t tos, uint32_t mtu) {
 
 static void stage(mh_worker *w, mh_peer *p, mh_split *split, uint8_t tos, uint32_t mtu) {
     unsigned lost = 0;
-    uint32_t len;
+    uint32_t len, calls = 0;
+    bool handshake = false, timers = false;
     pthread_mutex_lock(&p->lock);
     while ((len = mh_split_next(split, w->scratch)) != 0) lost += mh_peer_stage(p, w->scratch, len, mh_padded(len, mtu), tos);
-    const bool handshake = mh_peer_ask_handshake(p);
+    if (mh_peer_sending(p, w->now_ns)) /* installed since aim() looked, and what was staged then is gone already */
+        timers = mh_flush_staged(w->d, w->sockets, p, w->now_ns, &calls);
+    else
+        handshake = mh_peer_ask_handshake(p);
     pthread_mutex_unlock(&p->lock);
+    mh_count(&w->work.udp_sends, calls);
     if (lost) drop(w, MH_REASON_STAGE_FULL, lost);
+    if (timers) mh_push(w->d, MH_EVENT_TIMERS, p);
     if (handshake) mh_push(w->d, MH_EVENT_HANDSHAKE, p);
 }
 
-/* Makes p the burst's peer. 0, or why nothing can be sent to it; then *stage tells whether the packet may wait. */
+/* Makes p the burst's peer. 0, or why nothing can be sent to it; *may_stage then tells whether the packet may wait. */
 static unsigned aim(mh_worker *w, mh_peer *p, bool *may_stage) {
     mh_burst *b = &w->burst;
     *may_stage = false;

@@ -93,6 +93,7 @@ size_t mh_peer_take_all(mh_peer *p, mh_session *out[4]) {
     n = put_out(out, n, p->previous);
     n = put_out(out, n, p->retired);
     p->current = p->next = p->previous = p->retired = NULL;
+    p->handshake_asked = false;
     return n;
 }
 

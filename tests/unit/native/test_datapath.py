@@ -404,6 +404,11 @@ def test_erased_keys_open_and_seal_nothing() -> None:
         b.path.turn()
         assert b.path.drops() == {Reason.UNKNOWN_INDEX: 1}
         assert not b.peer.keepalive()
+        for _ in range(2):
+            b.write(udp())
+            b.path.turn()
+            assert len(b.events(EventKind.HANDSHAKE)) == 1
+            b.peer.erase_keys()
 
 
 @pytest.mark.parametrize(("age", "asked", "carried"), [(100, 0, 1), (121, 1, 1), (181, 1, 0)])
@@ -800,6 +805,15 @@ def test_bad_arguments_are_refused_in_words() -> None:
             a.path.start()
     with pytest.raises(OSError, match="cannot make a datapath"):
         Datapath(-1, vnet_hdr=False, tun_offloads=0, mtu=1420)
+
+
+def test_a_packet_that_no_datagram_can_hold_is_too_big() -> None:
+    with connected(mtu=65535) as (a, b):
+        for length in (65535, 65472):
+            a.write(with_checksums(udp(bytes(length - 28))))
+            carry(a, b)
+        assert a.path.drops() == {Reason.TOO_BIG: 1}
+        assert len(b.read()) == 65472
 
 
 def test_malformed_packets_from_the_tun_are_dropped() -> None:
