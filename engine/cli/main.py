@@ -16,6 +16,8 @@ _COMMANDS = {
     "status": "engine.cli.status",
     "profile": "engine.cli.profile",
     "unblock": "engine.cli.unblock",
+    "explain": "engine.cli.explain",
+    "policy": "engine.cli.policy",
     "version": "engine.cli.version",
 }
 
@@ -28,6 +30,8 @@ Examples:
   molehill status                        what is going on, and what is blocked
   molehill status --json | jq .state     the same for programs
   molehill profile show linux            what cannot be blocked, honestly
+  molehill explain --help                what becomes of a packet, and by which rule
+  molehill policy diff connecting connected
   sudo molehill unblock                  open again what a killed run left blocked
 
 \b

@@ -66,6 +66,12 @@ def compile_rules(rules: Sequence[Rule]) -> bytes:
     return head + b"".join(body)
 
 
+def rule_box(rule: Rule) -> list[tuple[tuple[int, int], ...] | None]:
+    """A rule's condition on each dimension, as disjoint half-open intervals in order; None: it has none there."""
+    conditions = [condition(rule) for _, _, condition in _DIMENSIONS]
+    return [None if condition is None else tuple(_merged(condition)) for condition in conditions]
+
+
 def _cut(end: int, conditions: Sequence[_Intervals | None]) -> list[tuple[int, int]]:
     """Return [0, end) in pieces: (first value, bitmap of the rules whose condition holds). None: holds everywhere."""
     always = sum(1 << rule for rule, condition in enumerate(conditions) if condition is None)

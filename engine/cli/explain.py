@@ -1,0 +1,120 @@
+"""`molehill explain`: why a packet is let through or blocked, and by whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli.main import BAD_INPUT, Fault
+from engine.cli.settings import policy_from, state_option, with_settings
+
+if TYPE_CHECKING:
+    from engine.explain.judge import Explanation, Judge
+
+_COLOURS = {"accept": "green", "drop": "red", "reject": "red"}
+
+
+@click.command("explain")
+@state_option
+@with_settings
+@click.option("--pcap", type=click.Path(path_type=Path), metavar="FILE", help="Explain every packet of a capture.")
+@click.option("--local", multiple=True, metavar="IP", help="With --pcap: this machine's address, may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a packet, one a line.")
+@click.argument("packets", nargs=-1, metavar="PACKET...")
+def command(
+    packets: tuple[str, ...], pcap: Path | None, local: tuple[str, ...], as_json: bool, **settings: Any
+) -> None:
+    """Tell what becomes of a PACKET in a state, by which rule, and what each enforcer does with it.
+
+    \b
+    A packet is one argument, in quotes:
+      DIRECTION INTERFACE PROTO SRC > DST [key=value...]
+      DIRECTION  out, in or forward
+      INTERFACE  loopback, tunnel or other; forwarded: two, such as tunnel>other
+      PROTO      udp, tcp, icmp:TYPE/CODE, icmp6:TYPE/CODE, or another name or number
+      SRC, DST   192.0.2.1:443, [2001:db8::1]:443; without ports where there are none
+      key=value  mark=0x6d6f6c65  uid=0  exe=service|problem-report|unknown
+                 state=new|reply  frag=first|later
+
+    \b
+    Examples:
+      molehill explain --state error 'out other udp 192.168.1.5:68 > 255.255.255.255:67'
+      molehill explain --state connecting --peer 198.51.100.7:51820/udp \\
+        'out other udp 192.168.1.5:4000 > 198.51.100.7:51820 mark=0x6d6f6c65'
+      molehill explain --state connected --gateway 10.64.0.1 --json \\
+        'out tunnel udp 10.64.0.2:5353 > 9.9.9.9:53' | jq .rule
+      molehill explain --state connected --pcap eth0.pcapng --local 192.168.1.5
+
+    The exit code is 0 when every packet was judged, whatever the verdict.
+    """
+    policy = policy_from(settings)
+    if bool(packets) == (pcap is not None):
+        raise Fault("give PACKETs or --pcap FILE, and not both: see molehill explain --help", BAD_INPUT)
+    if local and pcap is None:
+        raise Fault("--local belongs to --pcap", BAD_INPUT)
+
+    from engine.explain.judge import Judge
+
+    judge = Judge(policy)
+    shown = _of_capture(judge, pcap, local) if pcap else _of_texts(judge, packets)
+    if not as_json:
+        click.echo(f"policy: {policy.describe()}")
+    for text, explanation in shown:
+        click.echo(json.dumps(as_object(text, explanation)) if as_json else "\n" + as_text(text, explanation))
+
+
+def _of_texts(judge: Judge, packets: tuple[str, ...]) -> list[tuple[str, Explanation]]:
+    from engine.explain.packet import PacketError, parse_packet
+
+    found = []
+    for number, text in enumerate(packets, 1):
+        try:
+            facts = parse_packet(text)
+        except PacketError as error:
+            hint = "" if " " in text.strip() else "\n  (put the whole packet in quotes: it is one argument)"
+            raise Fault(f"packet {number}, {error}\n{error.pointing()}{hint}", BAD_INPUT) from None
+        found.append((text, facts))
+    return [(text, judge.explain(facts)) for text, facts in found]
+
+
+def _of_capture(judge: Judge, path: Path, local: tuple[str, ...]) -> Iterator[tuple[str, Explanation]]:
+    raise Fault("captures are not read yet", BAD_INPUT)
+
+
+def as_object(text: str, explanation: Explanation) -> dict[str, Any]:
+    """The explanation for programs."""
+    return {
+        "packet": text,
+        "verdict": explanation.verdict,
+        "rule": explanation.rule,
+        "what": explanation.what,
+        "sentence": explanation.sentence,
+        "reason": explanation.reason.word,
+        "agree": explanation.agree,
+        "backends": {
+            name: {"verdict": it.verdict, "rule": it.rule, "note": it.note or None}
+            for name, it in explanation.backends.items()
+        },
+    }
+
+
+def as_text(text: str, explanation: Explanation) -> str:
+    """The explanation for people, some lines."""
+    from native.reasons import Reason
+
+    verdict = click.style(explanation.verdict.upper(), fg=_COLOURS[explanation.verdict], bold=True)
+    lines = [click.style(text, bold=True), f"  {verdict} by {explanation.rule or 'no rule'}: {explanation.what}"]
+    if explanation.reason not in (Reason.NONE, Reason.POLICY):
+        lines.append(f"  {explanation.reason.word}: {explanation.reason.meaning}")
+    lines.append(f"  {explanation.rule or 'P-0'} says: {explanation.sentence}")
+    for name, it in explanation.backends.items():
+        note = f"  {it.note}" if it.note else ""
+        judged = f"{it.verdict:7} {it.rule or '-':8}" if it.verdict else it.note
+        lines.append(f"    {name:10} {judged}{note if it.verdict else ''}".rstrip())
+    if not explanation.agree:
+        lines.append(click.style("  The backends differ: the note beside the odd one says why.", fg="yellow"))
+    return "\n".join(lines)
