@@ -169,7 +169,7 @@ def contexts(draw: st.DrawFn, facts: native.Facts) -> native.Facts:
 def facts(draw: st.DrawFn, few_datagrams: bool = False) -> native.Facts:
     """A packet's facts, without the packet. `few_datagrams`: fragments of few datagrams, so that they meet."""
     version = draw(st.sampled_from([4, 6]))
-    proto = draw(st.sampled_from([6, 17, 47]) if few_datagrams else protocols)
+    proto = draw(st.sampled_from([17, 47]) if few_datagrams else protocols)
     fragment = draw(st.sampled_from(native.Fragment))
     shown = fragment is not native.Fragment.LATER
     ends = st.just(STRANGER[0] if version == 4 else STRANGER[2]) if few_datagrams else addresses(version)
@@ -183,19 +183,13 @@ def facts(draw: st.DrawFn, few_datagrams: bool = False) -> native.Facts:
     if fragment is not native.Fragment.WHOLE:
         made = replace(
             made,
-            frag_id=draw(st.integers(0, 1 if few_datagrams else 0xFFFFFFFF)),
+            frag_id=0 if few_datagrams else draw(st.integers(0, 0xFFFFFFFF)),
             frag_offset=0 if shown else 8 * draw(st.integers(3, 6) | st.integers(3, 8191)),
             frag_len=8 * draw(st.integers(3, 6)),
             more_fragments=shown,
         )
     if few_datagrams:  # one difference in who sent it or where, now and then
-        others = [
-            {},
-            {},
-            {"iface_out": native.Interface.TUNNEL},
-            {"mark": MARK},
-            {"uid": 0},
-            {"app": native.App.SERVICE},
-        ]
-        return replace(made, direction=draw(st.sampled_from(native.Direction)), **draw(st.sampled_from(others)))
+        service, tunnel, inward = native.App.SERVICE, native.Interface.TUNNEL, native.Direction.IN
+        others = ({"iface_out": tunnel}, {"direction": inward}, {"mark": MARK}, {"uid": 0}, {"app": service})
+        return replace(made, **draw(st.just({}) | st.sampled_from(others)))
     return draw(contexts(made))
