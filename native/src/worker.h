@@ -1,6 +1,6 @@
 /*
  * worker.h - the inside of the datapath: one device, its worker thread, and what they share. Only datapath.c,
- * outward.c and inward.c include it.
+ * control.c, outward.c and inward.c include it.
  *
  * Ownership and threads: the worker alone touches its buffers, burst and fragment table. It reads `snapshot` and
  * `sockets` once a turn, between an odd and an even epoch; the control plane swaps a pointer, waits until every
@@ -139,6 +139,9 @@ uint32_t mh_padded(uint32_t len, uint32_t mtu);
 
 /* Sends what was staged, under the current session. Caller holds the peer's lock; any thread. true: push TIMERS. */
 bool mh_flush_staged(mh_datapath *d, mh_udp *sockets, mh_peer *p, uint64_t now_ns, uint32_t *calls);
+
+/* Waits until no worker is in the turn it is in now. Never under a peer's lock: the worker may want it to go on. */
+void mh_quiesce(mh_datapath *d);
 
 /* An event about a peer; one that the ring has no room for is kept with the peer. Not under the peer's lock. */
 void mh_push(mh_datapath *d, enum mh_event_kind kind, mh_peer *p);
