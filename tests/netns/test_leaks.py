@@ -14,7 +14,7 @@ import pytest
 
 from tests.netns import lab
 from tests.netns.demo import table
-from tests.netns.probes import Probe, ping, run_all, tcp, udp
+from tests.netns.probes import Probe, dns, ping, run_all, tcp, udp
 from tests.netns.scenario import Round, Seen, Walk, judge
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
@@ -90,3 +90,44 @@ def test_a_lan_host_learns_nothing_of_the_tunnels_addresses() -> None:
             assert attempt.source is None, probe.name
             assert walk.capture is not None
             assert judge(probe, attempt, walk.capture.frames) is Seen.BLOCKED, probe.name
+
+
+RESOLVERS = {
+    "gateway": dns(lab.GATEWAY4),
+    "provider": dns(lab.ISP4),
+    "provider, TCP": tcp(lab.ISP4, 53),
+    "public": dns(lab.RESOLVER4),
+    "public, TCP": tcp(lab.RESOLVER4, 53),
+    "public, IPv6": dns(lab.RESOLVER6),
+    "LAN host": dns(lab.LAN_HOST4),
+}
+
+
+def _resolvers(walk: Walk) -> dict[str, str]:
+    """What becomes of a question to each resolver, but of those that are blocked."""
+    assert walk.capture is not None
+    probes = [Probe(name, "other DNS", run) for name, run in RESOLVERS.items()]
+    attempts = run_all(walk.lab, probes)
+    walk.capture.flush()
+    seen = {p.name: judge(p, a, walk.capture.frames) for p, a in zip(probes, attempts, strict=True)}
+    return {name: str(what) for name, what in seen.items() if what is not Seen.BLOCKED}
+
+
+def test_a_public_custom_resolver_is_asked_inside_the_tunnel_and_no_other_one_at_all() -> None:
+    """CTD-2, DNS-2."""
+    with Walk() as walk:
+        walk.start("--dns", lab.RESOLVER4)
+        walk.wait_for("connected", 30)
+        assert _resolvers(walk) == {"public": "tunnel", "public, TCP": "tunnel"}
+
+
+def test_a_private_custom_resolver_is_asked_outside_the_tunnel_and_only_while_connected() -> None:
+    """DNS-2, DNS-3."""
+    with Walk() as walk:
+        walk.cut_relay(True)
+        walk.start("--dns", lab.ISP4)
+        walk.wait_for("connecting", 30)
+        assert _resolvers(walk) == {}
+        walk.cut_relay(False)
+        walk.wait_for("connected", 30)
+        assert _resolvers(walk) == {"provider": "clear", "provider, TCP": "clear"}
