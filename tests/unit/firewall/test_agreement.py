@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +85,15 @@ def test_wfp_permits_what_the_policy_permits(seed: int) -> None:
         assert verdict.accept == (action is Action.PERMIT), facts
         if rule is not None:
             assert rule == rules_for(policy)[verdict.rule].id, facts
+
+
+def test_the_documentation_lists_every_difference_as_it_is() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "firewall.md").read_text()
+    rows = [line for line in text.split("## Differences")[1].split("## Tests")[0].splitlines() if line.startswith("| ")]
+    assert rows[1:] == [
+        f"| {d.name} | {', '.join(d.backends)} | {'on the safe side' if d.stricter else 'either way'} | {d.what} |"
+        for d in DIFFERENCES
+    ]
 
 
 def test_differences_have_names_that_can_be_cited() -> None:
