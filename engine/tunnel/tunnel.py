@@ -189,6 +189,8 @@ class Tunnel:
     def _replace(self, config: DeviceConfig) -> None:
         """Go from the present configuration to `config`; every address is known by now."""
         present = self.config
+        others = tuple(peer for peer in config.peers if peer.public_key != config.public_key)
+        config = replace(config, peers=others)  # our own key as a peer is ignored, as the kernel does
         self._open_sockets(config)  # the only step that can fail
         if config.private_key != present.private_key:
             self._device.set_private_key(config.private_key)
@@ -199,8 +201,7 @@ class Tunnel:
             link = self._links.get(peer.public_key)
             if link is None:
                 added = self._device.add_peer(peer.public_key)
-                if added is None:
-                    continue  # our own key: ignored, as the kernel does
+                assert added is not None, "our own key was left out above"
                 link = _Link(added, self._datapath.add_peer())
                 self._links[peer.public_key] = link
                 self._by_id[link.native.id] = link
@@ -270,6 +271,7 @@ class Tunnel:
         link = self._by_id.get(event.peer_id)
         if link is None:
             return  # removed meanwhile
+        self._follow(link)
         if event.kind is EventKind.HANDSHAKE:
             if not self._device.handshake_wanted(link.peer, time):
                 link.native.handshake_done()
@@ -282,7 +284,14 @@ class Tunnel:
             if ping is not None and not ping.done():
                 ping.set_result(time)
 
+    def _follow(self, link: _Link) -> None:
+        """The datapath lets a peer roam by its data; the handshakes have to go there too."""
+        endpoint = link.native.endpoint
+        if endpoint is not None:
+            self._device.set_endpoint(link.peer, endpoint)
+
     def _traffic(self, link: _Link, time: float) -> None:
+        self._follow(link)
         if not self._device.traffic(link.peer, link.native.traffic(), time):
             link.native.disarm()
             self._device.traffic(link.peer, link.native.traffic(), time)  # what passed in between
