@@ -104,6 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             walk.capture.write_pcap(options.pcap)
         walk.capture.close()
         print("\n" + table(rounds) + "\n")
+        judged = [row for round_ in rounds for row in round_.rows if row.expected is not None]
+        print(
+            f"{sum(row.ok for row in judged)} of {len(judged)} judged probes as expected; a cell that is not says so."
+        )
         print("tunnel: answered, by way of the relay. clear: seen by the provider. blocked: neither.")
         print('The group "limit" is sent, not judged: no routing rule is asked for a broadcast or an IPv6 multicast of')
         print("the link, nor for an IPv4 socket bound to a device: that one reaches any host that answers ARP there.")

@@ -12,9 +12,10 @@ import time
 
 import pytest
 
+from engine.host.capture import PRIORITY_ALL, PRIORITY_DNS, PRIORITY_REST
 from tests.netns import lab
 from tests.netns.demo import table
-from tests.netns.probes import Probe, dns, ping, run_all, tcp, udp
+from tests.netns.probes import Drizzle, Probe, dns, ping, run_all, tcp, udp
 from tests.netns.scenario import Round, Seen, Walk, judge
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
@@ -48,6 +49,27 @@ def test_the_mobile_profiles_leak_nothing_either(profile: str) -> None:
 def test_with_a_foreign_relay_and_lan_allowed_the_lan_is_open_and_nothing_else() -> None:
     with Walk(relay="wireguard-go", allow_lan=True) as walk:
         _walk_and_judge(walk)
+
+
+def test_a_hole_made_on_purpose_is_seen_as_a_leak() -> None:
+    """The witness is not blind: without the rules that capture everything, probes and the drizzle are in clear."""
+    with Walk() as walk:
+        walk.drizzle = Drizzle(walk.lab["device"])
+        walk.start()
+        walk.wait_for("connected", 30)
+        walk.guard()
+        walk.drizzle.start()
+        for priority in (PRIORITY_DNS, PRIORITY_ALL, PRIORITY_REST):
+            while f"{priority}:" in walk.lab["device"].ip("rule"):
+                walk.lab["device"].ip(f"rule del pref {priority}")
+        holed = walk.probe("with a hole", "connected")
+        walk.unguard()
+        wrong = {row.probe.name: row.seen for row in holed.rows if not row.ok}
+        assert wrong["TCP to the internet"] is Seen.CLEAR
+        assert wrong["DNS to the provider's resolver"] is Seen.CLEAR
+        assert wrong["UDP to a LAN host"] is Seen.CLEAR
+        assert "TCP to the internet, IPv6" not in wrong
+        assert any(frame.carries(walk.drizzle.token) for frame in walk.leaks())
 
 
 def _arp_answered(walk: Walk, address: str) -> bool:
