@@ -244,7 +244,7 @@ int mh_peer_send_packet(mh_datapath *d, mh_peer *p, const uint8_t *packet, size_
         if (!error) timers = mh_peer_note_sent(p, len > 0, now_ns);
         handshake = mh_peer_renew_on_send(p, now_ns) && mh_peer_ask_handshake(p);
     } else if (len) {
-        lost = mh_peer_stage(p, packet, (uint32_t)len, padded, 0);
+        lost = mh_peer_stage(p, packet, (uint32_t)len, padded, 0, true);
         handshake = mh_peer_ask_handshake(p);
     }
     pthread_mutex_unlock(&p->lock);

@@ -275,6 +275,41 @@ static void free_removed(mh_datapath *d, const mh_prefix *routes, size_t n) {
     d->n_removed = kept;
 }
 
+/* Why a staged packet may no longer go to p; NONE: it may. */
+static unsigned rejudge(const mh_snapshot *s, const mh_peer *p, const mh_staged *m) {
+    mh_facts f;
+    if (m->own) return MH_REASON_NONE;
+    const unsigned reason = (unsigned)mh_parse(m->message + MH_DATA_HEADER_LEN, m->padded, &f);
+    if (reason) return reason;
+    f.direction = MH_OUT;
+    f.iface_out = MH_TUNNEL;
+    const mh_verdict v = f.fragment == MH_LATER ? mh_judge_later(s->program, &f) : mh_judge(s->program, &f);
+    if (!v.accept) return v.reason;
+    return mh_route(s, &f) == p ? MH_REASON_NONE : MH_REASON_NO_PEER;
+}
+
+/* Staged packets have only the former policy's verdict: each gets the new one's, or goes. */
+static void rejudge_staged(mh_datapath *d, const mh_snapshot *s) {
+    pthread_mutex_lock(&d->registry);
+    for (size_t i = 0; i < d->n_peers; i++) {
+        mh_peer *p = d->peers[i];
+        pthread_mutex_lock(&p->lock);
+        for (unsigned n = p->staged_count; n > 0; n--) {
+            mh_staged m;
+            mh_peer_unstage(p, &m);
+            const unsigned reason = rejudge(s, p, &m);
+            if (reason == MH_REASON_NONE) {
+                mh_peer_restage(p, &m);
+            } else {
+                mh_drop(&d->drops, reason, 1);
+                free(m.message);
+            }
+        }
+        pthread_mutex_unlock(&p->lock);
+    }
+    pthread_mutex_unlock(&d->registry);
+}
+
 int mh_datapath_publish(mh_datapath *d, const uint8_t *code, size_t len, const mh_prefix *routes, size_t n,
                         uint64_t *packets, uint64_t *bytes, size_t room) {
     mh_snapshot *s = new_snapshot(code, len, routes, n);
@@ -284,6 +319,7 @@ int mh_datapath_publish(mh_datapath *d, const uint8_t *code, size_t len, const m
     mh_quiesce(d);
     const int rules = (int)read_counts(old, packets, bytes, room);
     free_snapshot(old);
+    rejudge_staged(d, s);
     free_removed(d, routes, n);
     pthread_mutex_unlock(&d->control);
     return rules;

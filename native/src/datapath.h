@@ -30,7 +30,8 @@ int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload);
 void mh_datapath_set_mtu(mh_datapath *d, unsigned mtu);
 
 /* Replaces program (NULL: no policy, all is dropped) and routes as one. When it returns, no packet is judged by the
- * former ones any more, and the former rules' final counts are in packets[] and bytes[] (room entries at most).
+ * former ones any more, and the former rules' final counts are in packets[] and bytes[] (room entries at most). Staged packets
+ * are judged and routed anew: what the new ones do not let go to the same peer is dropped.
  * Returns the number of former rules, or -errno (-EINVAL: not a program, or a bad prefix) with nothing changed.
  * The owners of the prefixes are mh_peers of this datapath. */
 int mh_datapath_publish(mh_datapath *d, const uint8_t *code, size_t len, const mh_prefix *routes, size_t n,

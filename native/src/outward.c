@@ -53,7 +53,7 @@ static bool own_outer(mh_worker *w, const mh_facts *f) {
     return found;
 }
 
-static mh_peer *route(const mh_snapshot *s, const mh_facts *f) {
+mh_peer *mh_route(const mh_snapshot *s, const mh_facts *f) {
     mh_peer *p = f->version == 4 ? mh_allowedips_find4(s->routes, f->dst) : mh_allowedips_find6(s->routes, f->dst);
     return p && !atomic_load_explicit(&p->removed, memory_order_relaxed) ? p : NULL;
 }
@@ -152,7 +152,7 @@ static void stage(mh_worker *w, mh_peer *p, mh_split *split, uint8_t tos, uint32
     uint32_t len, calls = 0;
     bool handshake = false, timers = false;
     pthread_mutex_lock(&p->lock);
-    while ((len = mh_split_next(split, w->scratch)) != 0) lost += mh_peer_stage(p, w->scratch, len, mh_padded(len, mtu), tos);
+    while ((len = mh_split_next(split, w->scratch)) != 0) lost += mh_peer_stage(p, w->scratch, len, mh_padded(len, mtu), tos, false);
     if (mh_peer_sending(p, w->now_ns)) /* installed since aim() looked, and what was staged then is gone already */
         timers = mh_flush_staged(w->d, w->sockets, p, w->now_ns, &calls);
     else
@@ -207,7 +207,7 @@ static int packet_out(mh_worker *w, const mh_vnet_hdr *h, const uint8_t *packet,
 
     const uint32_t mtu = atomic_load_explicit(&w->d->mtu, memory_order_relaxed);
     const uint8_t tos = f.tos & 3; /* RFC 6040 normal mode: the ECN field is copied out, DSCP stays inside */
-    mh_peer *p = route(w->snapshot, &f);
+    mh_peer *p = mh_route(w->snapshot, &f);
     bool may_stage = false;
     if (mh_padded(split.max_len, mtu) + MH_DATA_OVERHEAD > MH_UDP_MAX)
         reason = MH_REASON_TOO_BIG;

@@ -97,7 +97,7 @@ size_t mh_peer_take_all(mh_peer *p, mh_session *out[4]) {
     return n;
 }
 
-unsigned mh_peer_stage(mh_peer *p, const uint8_t *packet, uint32_t len, uint32_t padded, uint8_t tos) {
+unsigned mh_peer_stage(mh_peer *p, const uint8_t *packet, uint32_t len, uint32_t padded, uint8_t tos, bool own) {
     if (!p->staged && !(p->staged = calloc(MH_STAGE_PACKETS, sizeof *p->staged))) return 1;
     uint8_t *message = malloc(MH_DATA_OVERHEAD + (size_t)padded);
     if (!message) return 1;
@@ -110,10 +110,13 @@ unsigned mh_peer_stage(mh_peer *p, const uint8_t *packet, uint32_t len, uint32_t
         free(oldest.message);
         lost++;
     }
-    p->staged[(p->staged_first + p->staged_count++) % MH_STAGE_PACKETS] =
-        (mh_staged){.message = message, .padded = padded, .tos = tos};
-    p->staged_bytes += padded;
+    mh_peer_restage(p, &(mh_staged){.message = message, .padded = padded, .tos = tos, .own = own});
     return lost;
+}
+
+void mh_peer_restage(mh_peer *p, const mh_staged *m) {
+    p->staged[(p->staged_first + p->staged_count++) % MH_STAGE_PACKETS] = *m;
+    p->staged_bytes += m->padded;
 }
 
 bool mh_peer_unstage(mh_peer *p, mh_staged *out) {

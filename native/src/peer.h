@@ -23,6 +23,7 @@ typedef struct {
     uint8_t *message; /* header room, packet and padding, tag room */
     uint32_t padded; /* length of packet and padding */
     uint8_t tos;
+    bool own; /* the engine's, which no policy judges */
 } mh_staged;
 
 typedef struct {
@@ -73,8 +74,9 @@ size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[3]);
 size_t mh_peer_take_all(mh_peer *p, mh_session *out[4]); /* empties every slot, the retired one too */
 
 /* Keeps a message of `len` plain bytes with its padding. Returns how many older ones (or itself) were pushed out. */
-unsigned mh_peer_stage(mh_peer *p, const uint8_t *packet, uint32_t len, uint32_t padded, uint8_t tos);
+unsigned mh_peer_stage(mh_peer *p, const uint8_t *packet, uint32_t len, uint32_t padded, uint8_t tos, bool own);
 bool mh_peer_unstage(mh_peer *p, mh_staged *out); /* the oldest one; free(out->message) is the caller's */
+void mh_peer_restage(mh_peer *p, const mh_staged *m); /* one just taken, behind all others */
 
 /* After a send to a copy of the endpoint: keeps what the send learnt, if the peer has not moved meanwhile. */
 void mh_peer_learn(mh_peer *p, const mh_endpoint *sent_to);

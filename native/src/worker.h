@@ -134,6 +134,9 @@ int mh_inward_finish(mh_worker *w);
 /* Judges, and counts the verdict under its rule; a super-packet is `packets` on the wire. */
 mh_verdict mh_worker_judge(mh_worker *w, const mh_facts *f, uint32_t packets);
 
+/* The peer that a packet's destination belongs to, or NULL. */
+mh_peer *mh_route(const mh_snapshot *s, const mh_facts *f);
+
 /* Padding of a plaintext to 16 bytes, never beyond the MTU (paper 5.4.6; as kernel WireGuard for packets over it). */
 uint32_t mh_padded(uint32_t len, uint32_t mtu);
 

@@ -349,6 +349,36 @@ def test_the_stage_queue_drops_the_oldest() -> None:
         assert [b.read() for _ in range(128)] == packets[-128:]
 
 
+@pytest.mark.parametrize(
+    ("program", "prefix", "reason"),
+    [
+        (PASS_ALL, "10.0.0.0/24", None),
+        (BLOCK_ALL, "10.0.0.0/24", Reason.POLICY),
+        (None, "10.0.0.0/24", Reason.NO_POLICY),
+        (PASS_ALL, "10.0.1.0/24", Reason.NO_PEER),
+    ],
+    ids=["still allowed", "blocked", "no policy", "routed elsewhere"],
+)
+def test_a_staged_packet_leaves_only_if_the_policy_in_force_then_lets_it(
+    program: bytes | None, prefix: str, reason: Reason | None
+) -> None:
+    with unconnected() as (a, b):
+        a.write(udp(b"staged"))
+        a.path.turn()
+        probe = udp(b"the engine's own")
+        assert a.peer.probe(probe)
+        a.path.publish(program, [(ip_network(prefix), a.peer)])
+        mine, theirs = sessions()
+        b.peer.install(theirs)
+        a.peer.install(mine)
+        b.path.turn()
+        assert a.path.drops() == ({reason: 1} if reason else {})
+        if not reason:
+            assert b.read() == udp(b"staged")
+        assert b.read() == probe
+        assert not b.readable()
+
+
 def test_staged_packets_can_be_given_up() -> None:
     with unconnected() as (a, _):
         a.write(udp())
