@@ -12,7 +12,7 @@ import pytest
 
 from engine.firewall import FirewallError
 from engine.firewall.nftables import apply, render
-from engine.policy import Policy, State
+from engine.policy import Policy, State, Tunnel
 from tests.netns.lab import Lab, Namespace
 from tests.unit.firewall.golden import POLICIES
 
@@ -112,6 +112,12 @@ def test_the_settings_are_raised(ns: Namespace) -> None:
     apply.apply(POLICIES["connected"])
     assert ns.sh("sysctl", "-n", "net.ipv4.conf.all.arp_ignore").strip() == "2"
     assert ns.sh("sysctl", "-n", "net.ipv4.conf.all.src_valid_mark").strip() == "1"
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\", "a\\*", "*", "tün€l", "$(id)", "a;b", "a,b", "{x}", "x" * 15])
+def test_a_strange_tunnel_name_is_taken_as_it_is(ns: Namespace, name: str) -> None:
+    apply.apply(replace(POLICIES["connected"], tunnel=Tunnel(name, (), ())))
+    assert "CTD-1" in ours(ns)
 
 
 def test_many_overlapping_addresses_load(ns: Namespace) -> None:

@@ -37,8 +37,12 @@ def _load(document: dict[str, Any], *, library: bool) -> None:
     try:
         libnftables.run(json.dumps(document), library=library)
     except NftError as error:
+        if _rules_are_there(library=library):
+            raise FirewallError(
+                f"nftables refused the rules, those from before stay in force: {error}", enforced=True
+            ) from error
         raise FirewallError(
-            f"nftables refused the rules, those from before stay in force: {error}", enforced=True
+            f"nftables refused the rules and none are in force, traffic may be leaking: {error}", enforced=False
         ) from error
     try:
         loaded = _listed(library=library)
@@ -54,6 +58,13 @@ def _load(document: dict[str, Any], *, library: bool) -> None:
         raise FirewallError(
             f"nftables does not hold the rules that were sent, traffic may be leaking: {difference}", enforced=False
         )
+
+
+def _rules_are_there(*, library: bool) -> bool:
+    try:
+        return bool(_listed(library=library))
+    except (NftError, ValueError):
+        return False
 
 
 def _listed(*, library: bool) -> list[str]:

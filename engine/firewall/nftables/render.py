@@ -46,7 +46,8 @@ _CONNTRACK_DONE = -199  # NF_IP_PRI_CONNTRACK + 1
 def render(policy: Policy, *, counters: bool = False) -> Json:
     """The document that puts `policy` in force; `counters` (for debugging) counts packets and bytes of each rule.
 
-    Disconnected removes the table (DIS-1). Raises ValueError for a policy of another platform.
+    Disconnected removes the table (DIS-1). Raises ValueError for a policy of another platform, and for a tunnel whose
+    name nft cannot say.
     """
     if policy.platform is not Platform.LINUX:
         raise ValueError(f"nftables is the firewall of Linux, this policy is for {policy.platform}")
@@ -205,8 +206,14 @@ def _interface(interfaces: tuple[Interface, ...], direction: Direction, tunnel: 
 
 
 def _literal(name: str) -> str:
-    """An interface name for nft, where a star at the end would match every name that begins so."""
-    return f"{name[:-1]}\\*" if name.endswith("*") else name
+    """An interface name for nft, where a star at the end would match every name that begins so.
+
+    ValueError: nft has no way to say this one (`@x` is a set, an escaped star makes the longest name too long).
+    """
+    literal = f"{name[:-1]}\\*" if name.endswith("*") else name
+    if name.startswith("@") or len(literal.encode()) > 15:
+        raise ValueError(f"nftables cannot speak of an interface named {name!r}")
+    return literal
 
 
 def _headers(rule: Rule) -> list[list[Json]]:

@@ -36,15 +36,17 @@ class Pf:
         if not policy.blocks:
             self.remove()
             return []
-        enabled = False
         try:
             self._enable()
-            enabled = True
             _run("-f", "-", stdin=main_ruleset(_run("-s", "nat"), _run("-s", "rules")))
             _run("-a", ANCHOR, "-f", "-", stdin=text)
         except OSError as error:
+            if _rules_are_there():
+                raise FirewallError(
+                    f"PF refused the rules, those from before stay in force: {error}", enforced=True
+                ) from error
             raise FirewallError(
-                f"PF refused the rules, those from before stay in force: {error}", enforced=enabled
+                f"PF refused the rules and none are in force, traffic may be leaking: {error}", enforced=False
             ) from error
         rules = parse(text)
         try:
@@ -87,6 +89,13 @@ class Pf:
         except OSError as error:
             return [f"connections from before may go on past the new rules: {error}"]
         return []
+
+
+def _rules_are_there() -> bool:
+    try:
+        return "Status: Enabled" in _run("-s", "info") and "P-0" in _run("-a", ANCHOR, "-s", "rules")
+    except OSError:
+        return False
 
 
 def main_ruleset(nat: str, rules: str) -> str:

@@ -88,13 +88,17 @@ class Wfp:
             try:
                 self._delete_ours()
                 self._add(new)
+                self._call("FwpmTransactionCommit0", self._engine)
             except BaseException:
                 self._fw.FwpmTransactionAbort0(self._engine)
                 raise
-            self._call("FwpmTransactionCommit0", self._engine)
         except OSError as error:
+            if self._filters_are_there():
+                raise FirewallError(
+                    f"Windows refused the filters, those from before stay in force: {error}", enforced=True
+                ) from error
             raise FirewallError(
-                f"Windows refused the filters, those from before stay in force: {error}", enforced=True
+                f"Windows refused the filters and none are in force, traffic may be leaking: {error}", enforced=False
             ) from error
         try:
             missing = {f.key for f in new.filters} ^ set(self._our_filters())
@@ -107,6 +111,12 @@ class Wfp:
                 f"Windows does not hold the filters that were sent ({len(missing)} differ), traffic may be leaking",
                 enforced=False,
             )
+
+    def _filters_are_there(self) -> bool:
+        try:
+            return bool(self._our_filters())
+        except OSError:
+            return False
 
     def _delete_ours(self) -> None:
         for key in self._our_filters():

@@ -103,6 +103,12 @@ def test_a_star_at_the_end_of_a_name_is_no_wildcard() -> None:
     assert '"wg*"' not in json.dumps(render(policy))
 
 
+@pytest.mark.parametrize("name", ["@x", "abcdefghijklmn*"])
+def test_a_name_that_nft_cannot_say_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot speak of"):
+        render(replace(POLICIES["connected"], tunnel=Tunnel(name, (), ())))
+
+
 @pytest.mark.parametrize("platform", [p for p in Platform if p is not Platform.LINUX])
 def test_another_platforms_policy_is_refused(platform: Platform) -> None:
     with pytest.raises(ValueError, match="Linux"):
@@ -114,14 +120,25 @@ def test_a_scoped_address_is_rendered_without_its_scope() -> None:
     assert "%" not in json.dumps(render(Policy(State.CONNECTING, peer=hop)))
 
 
-def test_a_failed_load_says_that_the_former_rules_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("listing", "enforced"), [("", False), ('{"chain": 1}', True)])
+def test_a_failed_load_says_whether_rules_from_before_stay(
+    monkeypatch: pytest.MonkeyPatch, listing: str, enforced: bool
+) -> None:
+    """On a kernel without nftables nothing stays, and the user must know (ERR-3)."""
+
     def refuse(command: str, *, library: bool = True) -> str:
-        raise libnftables.NftError("no such luck")
+        if '"list"' not in command or not listing:
+            raise libnftables.NftError("no such luck")
+        ours = {"table": {"family": "inet", "name": "molehill"}}
+        chain = {"chain": {"name": "output", "hook": "output", "prio": 0, "policy": "drop"}}
+        return json.dumps({"nftables": [ours, chain]})
 
     monkeypatch.setattr(libnftables, "run", refuse)
-    with pytest.raises(FirewallError, match="those from before stay in force: no such luck") as caught:
+    with pytest.raises(FirewallError, match="no such luck") as caught:
         apply.apply(POLICIES["error"])
-    assert caught.value.enforced
+    assert caught.value.enforced == enforced
+    assert ("those from before stay in force" in str(caught.value)) == enforced
+    assert ("traffic may be leaking" in str(caught.value)) != enforced
 
 
 def test_a_load_that_left_nothing_behind_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,8 @@ class Pfctl:
             output = 'scrub-anchor "com.apple/*" all fragment reassemble\nanchor "com.apple/*" all\n'
         elif arguments == ["-s", "nat"]:
             output = 'nat-anchor "com.apple/*" all\n'
+        elif arguments == ["-s", "info"]:
+            output = "Status: Enabled for 0 days 00:01:00           Debug: Urgent\n"
         elif arguments == ["-s", "states"]:
             output = self.states
         return subprocess.CompletedProcess(command, 0, output, "Token : 77\n" if arguments == ["-E"] else "")
@@ -220,10 +222,18 @@ def test_pf_is_left_as_it_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert commands[-2:] == [["-a", "molehill", "-f", "-"], ["-X", "77"]]
 
 
-def test_a_refusal_is_told_with_pfctls_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", Pfctl(refuses="-f"))
-    with pytest.raises(FirewallError, match="Permission denied"):
+def test_a_refusal_is_told_with_pfctls_own_words_and_what_is_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    pfctl = Pfctl(refuses="-f")
+    monkeypatch.setattr(subprocess, "run", pfctl)
+    with pytest.raises(
+        FirewallError, match=r"none are in force, traffic may be leaking: .*Permission denied"
+    ) as caught:
         apply.Pf().apply(MAC["error"])
+    assert not caught.value.enforced
+    pfctl.anchor = pf.render(MAC["connected"])
+    with pytest.raises(FirewallError, match=r"those from before stay in force: .*Permission denied") as caught:
+        apply.Pf().apply(MAC["error"])
+    assert caught.value.enforced
 
 
 def test_a_connection_that_cannot_be_killed_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,7 @@ class Windows:
 
     def on_FwpmTransactionCommit0(self, engine: Any) -> int:
         self.committed = self.working
+        self.working = self.committed
         return 0
 
     def on_FwpmTransactionAbort0(self, engine: Any) -> int:
@@ -94,7 +95,7 @@ class Windows:
         return self._delete("provider", key, 0x80320005)
 
     def on_FwpmFilterCreateEnumHandle0(self, engine: Any, template: Any, handle: Any) -> int:
-        self.cursor = list(self.working["filter"].items())
+        self.cursor = list(self.working["filter"].items())  # within a transaction, its own view
         return 0
 
     def on_FwpmFilterEnum0(self, engine: Any, handle: Any, wanted: Any, entries: Any, count: Any) -> int:
@@ -199,6 +200,12 @@ def test_a_refusal_leaves_the_former_filters(call: str) -> None:
         it.apply(WINDOWS["connected"])
     assert caught.value.enforced
     assert windows.committed["filter"] == before
+
+
+def test_a_refusal_of_the_first_filters_is_a_leak() -> None:
+    with pytest.raises(FirewallError, match="none are in force, traffic may be leaking") as caught:
+        machine(Windows(fails="FwpmTransactionCommit0")).apply(WINDOWS["error"])
+    assert not caught.value.enforced
 
 
 def test_a_lock_that_somebody_holds_is_named() -> None:

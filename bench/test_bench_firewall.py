@@ -1,0 +1,49 @@
+"""What a change of policy costs at the host firewall: rendering, and loading into a real kernel with verification.
+
+    sudo python -m pytest bench/test_bench_firewall.py --benchmark-only
+
+Loading happens in a namespace of its own, from a different policy every time, through libnftables and through `nft`.
+"""
+
+from collections.abc import Iterator
+from itertools import cycle
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from engine.firewall import nftables, pf, wfp
+from engine.firewall.nftables import apply
+from engine.policy import Platform
+from tests.netns.lab import Lab
+from tests.netns.userns import why_not
+from tests.unit.firewall.golden import POLICIES, for_platform
+
+BLOCKING = [name for name, policy in POLICIES.items() if policy.blocks]
+REASON = why_not()
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[None]:
+    with Lab() as lab, lab.namespace("nft").entered():
+        yield
+
+
+@pytest.mark.parametrize("name", BLOCKING)
+def test_bench_render_nftables(benchmark: BenchmarkFixture, name: str) -> None:
+    benchmark(nftables.render, POLICIES[name])
+
+
+def test_bench_render_pf(benchmark: BenchmarkFixture) -> None:
+    benchmark(pf.render, for_platform("connected-custom-dns", Platform.MACOS))
+
+
+def test_bench_render_wfp(benchmark: BenchmarkFixture) -> None:
+    benchmark(wfp.filters, for_platform("connected-custom-dns", Platform.WINDOWS))
+
+
+@pytest.mark.skipif(bool(REASON), reason=f"namespaces are needed, and {REASON}")
+@pytest.mark.parametrize("library", [True, False], ids=["libnftables", "nft"])
+@pytest.mark.parametrize("name", BLOCKING)
+def test_bench_apply_nftables(benchmark: BenchmarkFixture, namespace: None, name: str, library: bool) -> None:
+    policies = cycle([POLICIES["error"], POLICIES[name]])
+    benchmark.pedantic(lambda: apply.apply(next(policies), library=library), rounds=20, warmup_rounds=2)
