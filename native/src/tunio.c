@@ -22,7 +22,11 @@ int mh_tun_read(const mh_tun *t, mh_vnet_hdr *h, uint8_t *buffer, size_t room) {
             memset(h, 0, sizeof *h);
             return (int)n;
         }
-        if (n <= MH_VNET_HDR_LEN) continue; /* no packet behind the header: nothing to judge, nothing to send */
+        if (n <= MH_VNET_HDR_LEN) { /* no packet behind the header: one that does not parse, so that it is counted */
+            memset(h, 0, sizeof *h);
+            buffer[0] = 0;
+            return 1;
+        }
         memcpy(h, raw, sizeof raw);
         return (int)n - MH_VNET_HDR_LEN;
     }

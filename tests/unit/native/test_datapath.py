@@ -848,8 +848,8 @@ def test_a_packet_that_no_datagram_can_hold_is_too_big() -> None:
 
 def test_malformed_packets_from_the_tun_are_dropped() -> None:
     with connected(vnet_hdr=True, tun_offloads=TSO) as (a, _):
-        for packet in (b"\x45", b"\x00" * 40, udp()[:-1]):
+        for packet in (b"\x45", b"\x00" * 40, udp()[:-1], b""):
             a.write(packet)
         a.write(udp(), VNET_HDR.pack(1, 1, 40, 10, 20, 16))
         a.path.turn()
-        assert a.path.drops() == {Reason.MALFORMED: 4}
+        assert a.path.drops() == {Reason.MALFORMED: 5}
