@@ -20,9 +20,11 @@ _COLOURS = {"connected": "green", "connecting": "yellow", "disconnecting": "yell
 def command(interface: str | None, as_json: bool, watch: bool) -> None:
     """Show the state of the running session: since when, the policy, the peer, what was let through and dropped.
 
-    The exit code is 0 when a session answers, 1 when none runs.
+    The exit code is 0 when a session answers, 1 when none runs, and with --watch 1 when it ends.
     """
-    for data in client.ask(client.find(interface), "watch" if watch else "status"):
+    for number, data in enumerate(client.ask(client.find(interface), "watch" if watch else "status")):
+        if number and not as_json:
+            click.echo()
         click.echo(json.dumps(data) if as_json else render(data))
 
 

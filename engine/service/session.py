@@ -90,6 +90,7 @@ class Session:
         self._compiled: Compiled | None = None
         self._queue: deque[state.Event] = deque()
         self._wake = asyncio.Event()
+        self._busy = False
         self._runner: asyncio.Task[None] | None = None
         self._connection = Connection(self.post)
         self._offline: OfflineMonitor | None = None
@@ -108,6 +109,11 @@ class Session:
     def configuration(self) -> Configuration:
         """What the session is made of now."""
         return self._configuration
+
+    @property
+    def pending(self) -> bool:
+        """Whether events have not been handled to the end yet."""
+        return self._busy or bool(self._queue)
 
     def details(self) -> dict[str, Any]:
         """All there is to tell, as plain data (see `engine.service.status.as_data`)."""
@@ -218,11 +224,14 @@ class Session:
             self._wake.clear()
             while self._queue:
                 event = self._queue.popleft()
+                self._busy = True
                 try:
                     await self._handle(event)
                 except Exception as error:  # a fault of ours: stay blocked, and say so
                     log.exception("handling %s failed", event)
                     await self._handle(state.Fatal(Cause(CauseKind.INTERNAL, repr(error))))
+                finally:
+                    self._busy = False
 
     async def _handle(self, event: state.Event) -> None:
         log.info("event: %s", event)
