@@ -40,7 +40,7 @@ def render(data: dict[str, Any]) -> str:
     if data["cause"]:
         rows.append(("cause", data["cause"]))
     if state == "connecting":
-        rows.append(("attempt", str(data["attempt"] + 1)))
+        rows.append(("attempt", f"{data['attempt'] + 1}" + (f", {data['problem']}" if data["problem"] else "")))
     if state == "connected":
         rows.append(("verified", f"by {data['verified_by']}"))
     for peer in data["peers"]:

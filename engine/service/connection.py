@@ -38,6 +38,7 @@ class Connection:
         self._look = asyncio.Event()
         self._handshake = asyncio.Event()
         self.verified_by = ""
+        self.problem = ""  # why the last attempt came to nothing, for the user
 
     async def begin(self, tunnel: TunnelPort, configuration: Configuration, timeout: float) -> None:
         """Start an attempt that posts TunnelUp within `timeout` seconds, or TunnelDown, or Fatal."""
@@ -80,12 +81,20 @@ class Connection:
                 await tunnel.configure(configuration.wireguard)
                 await self._verify(tunnel, configuration)
         except TimeoutError:
-            self._post(state.TunnelDown(f"no answer within {timeout:.0f} s"))
+            self.problem = self._what_is_missing(configuration)
+            self._post(state.TunnelDown(self.problem))
         except Exception as error:  # a port that is taken, an interface that is not there
             log.debug("the attempt failed", exc_info=True)
             self._post(state.Fatal(Cause(CauseKind.START_TUNNEL, str(error))))
         else:
+            self.problem = ""
             self._post(state.TunnelUp())
+
+    def _what_is_missing(self, configuration: Configuration) -> str:
+        peer = configuration.peer
+        if not self._handshake.is_set():
+            return f"no answer from {peer.endpoint if peer is not None else 'the peer'}: wrong address, key or network?"
+        return f"the peer answers, but {_gateway(configuration)} does not answer a ping: is it the gateway?"
 
     async def _verify(self, tunnel: TunnelPort, configuration: Configuration) -> None:
         gateway = _gateway(configuration)
@@ -113,7 +122,8 @@ class Connection:
                 case Action.PING:
                     await _ping(tunnel, configuration, target)
                 case Action.LOST:
-                    self._post(state.TunnelDown("the peer has fallen silent"))
+                    self.problem = "the peer has fallen silent"
+                    self._post(state.TunnelDown(self.problem))
                     return
                 case Action.NOTHING:
                     pass

@@ -270,7 +270,8 @@ class Session:
 
     def _report(self, status: state.Status) -> None:
         same = status.state is self._status.state
-        self._status = SessionStatus(status, self._status.since if same else wall())
+        problem = self._connection.problem if status.state is State.CONNECTING else ""
+        self._status = SessionStatus(status, self._status.since if same else wall(), problem)
         for queue in self._watchers:
             if queue.full():
                 queue.get_nowait()

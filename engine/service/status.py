@@ -14,10 +14,11 @@ from engine.wg.keys import key_to_base64
 
 @dataclass(frozen=True)
 class SessionStatus:
-    """The machine's status, and since when (seconds since 1970) it is in this state."""
+    """The machine's status, since when (seconds since 1970) it is in this state, and why it is not connected yet."""
 
     machine: state.Status
     since: float
+    problem: str = ""
 
     @property
     def state(self) -> State:
@@ -32,6 +33,8 @@ class SessionStatus:
     def line(self) -> str:
         """One line for people."""
         text = self.machine.policy.describe()
+        if self.problem:
+            text += f"; {self.problem}"
         if self.machine.cause is not None:
             text += f"; because: {self.machine.cause}"
         if not self.machine.enforced:
@@ -60,6 +63,7 @@ def as_data(
         "cause": str(machine.cause) if machine.cause is not None else None,
         "cause_kind": str(machine.cause.kind) if machine.cause is not None else None,
         "attempt": machine.attempt,
+        "problem": status.problem or None,
         "online": machine.online,
         "verified_by": verified_by,
         "resolvers": [str(server) for server in resolvers],

@@ -15,7 +15,7 @@ from engine.policy import State
 from engine.service import Builder, Configuration, Session, Unavailable
 from engine.service import session as session_module
 from engine.tunnel.clock import now
-from engine.tunnel.events import HandshakeGivenUp, Stopped, Unanswered
+from engine.tunnel.events import HandshakeCompleted, HandshakeGivenUp, Stopped, Unanswered
 from engine.wg.config import DeviceConfig, HostPort, PeerConfig
 from tests.unit.service.fake import FakeHost, World
 
@@ -111,11 +111,26 @@ def test_an_attempt_that_is_not_answered_is_repeated_with_the_block_in_place(
         session.connect()
         await soon(lambda: session.status.machine.attempt >= 2)
         assert session.status.state is State.CONNECTING
+        assert "no answer from 192.0.2.7:51820" in session.status.line()
         assert world.captured is not None
         world.answers = True
         await session.until(State.CONNECTED)
 
     monkeypatch.setattr("engine.state.machine.establish_timeout", lambda attempt: 0.02)
+    with_session(work)
+
+
+def test_a_gateway_that_is_none_is_told_apart_from_a_peer_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(session: Session, world: World) -> None:
+        world.answers = False
+        session.connect()
+        await soon(lambda: world.tunnel is not None and session.status.state is State.CONNECTING)
+        while "10.64.0.1 does not answer a ping" not in session.status.line():
+            assert world.tunnel is not None
+            world.tunnel.on_event(HandshakeCompleted(PEER.public_key))
+            await asyncio.sleep(0.002)
+
+    monkeypatch.setattr("engine.state.machine.establish_timeout", lambda attempt: 0.03)
     with_session(work)
 
 
