@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import Any
 
 import click
@@ -81,14 +80,6 @@ def molehill() -> None:
 def main() -> None:
     """Console entry point."""
     molehill(prog_name="molehill")
-
-
-def version() -> str:
-    """The installed version, or "0" in a source tree that was never installed."""
-    try:
-        return importlib.metadata.version("molehill")
-    except importlib.metadata.PackageNotFoundError:
-        return "0 (not installed)"
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import sys
 
 import click
 
-from engine.cli.main import version
+from engine import __version__
 
 
 @click.command("version")
 def command() -> None:
     """Show the version, Python's and the kernel's."""
-    click.echo(f"molehill {version()}, Python {sys.version.split()[0]}, {platform.system()} {platform.release()}")
+    click.echo(f"molehill {__version__}, Python {sys.version.split()[0]}, {platform.system()} {platform.release()}")
