@@ -3,6 +3,9 @@
 Order for each policy: forget all flows -> load the rendered document -> send the packets, one by one, the answers to
 what was let out among them -> read the observer -> compare. A packet that the kernel drops before it reaches the hook
 (a martian source, a multicast source) is not compared, but counted.
+
+The model of nftables that `explain` uses (engine.explain.nftables) judges the same document and must agree with the
+kernel to the last packet: what is proven of the model then holds for what is loaded.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
+from typing import Any
 
+from engine.explain import nftables as nft_model
 from engine.filter import evaluate
 from engine.firewall.nftables import apply
 from engine.policy import Platform, Policy, rules_for
@@ -42,6 +47,7 @@ class Result:
     tunnel_address: int = 0  # two named differences (engine.firewall.assumptions)
     tiny_first: int = 0
     differences: list[str] = field(default_factory=list)
+    of_the_model: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
@@ -49,7 +55,8 @@ class Result:
             f"({self.left} of {self.let_out} let out were read beyond the device), {self.replies} replies, "
             f"{self.fragmented} in fragments, {self.extended} with extension headers; {self.not_shown} more the kernel "
             f"dropped by itself; {self.tunnel_address} to the tunnel's address from outside and {self.tiny_first} "
-            f"with a tiny first fragment were blocked as documented; {len(self.differences)} differences"
+            f"with a tiny first fragment were blocked as documented; {len(self.differences)} differences, "
+            f"{len(self.of_the_model)} from the model of nftables"
         )
 
 
@@ -61,31 +68,36 @@ def compare(host: Host, seed: int, policies: int, each: int) -> Result:
         policy = random_policy(rng, Platform.LINUX, TUNNEL)
         host.forget_flows()
         apply.apply(policy)
-        _compare_one(host, rng, policy, each, result)
+        _compare_one(host, rng, policy, each, result, apply.render(policy))
         result.policies += 1
     return result
 
 
-def _compare_one(host: Host, rng: random.Random, policy: Policy, each: int, result: Result) -> None:
+def _compare_one(
+    host: Host, rng: random.Random, policy: Policy, each: int, result: Result, document: dict[str, Any]
+) -> None:
     sent: dict[int, tuple[Facts, str]] = {}
+    asked: dict[int, int] = {}  # the serial of an answer -> that of the packet it answers
     used: set[Key] = set()
-    answers: list[Facts] = []
+    answers: list[tuple[int, Facts]] = []
     for serial in range(1, each + 1):
         if answers and rng.random() < 0.5:
-            facts, flags = answers.pop(), packets.SYN_ACK
+            (asked[serial], facts), flags = answers.pop(), packets.SYN_ACK
         else:
             facts, flags = _fresh(rng, policy, used), packets.SYN
         used |= {_key(facts), _key(facts)[:1] + _key(facts)[3:] + _key(facts)[1:3]}
         how = _send(host, rng, facts, serial, flags, result)
         sent[serial] = (facts, how)
-        if flags == packets.SYN and how != "tiny" and (answer := _answer(policy, facts)):
-            answers.append(answer)
+        if serial not in asked and (answer := _answer(policy, facts)):
+            answers.append((serial, answer))
     seen = host.observe()
     for serial, (facts, how) in sent.items():
         hook = _HOOK[facts.direction]
         if serial not in seen.shown[hook]:
             result.not_shown += 1
             continue
+        if serial in asked:  # it answers a flow only if the kernel let the question out
+            facts = replace(facts, reply=asked[serial] in seen.passed["output"])
         result.packets += 1
         result.replies += facts.reply
         result.fragmented += how in ("fragments", "tiny")
@@ -99,6 +111,11 @@ def _compare_one(host: Host, rng: random.Random, policy: Policy, each: int, resu
             result.left += passed and left
             if left and not passed:
                 result.differences.append(f"blocked, yet it left: {facts} under {policy.describe()}")
+        modelled, comment = nft_model.judge(document, facts, TUNNEL)
+        if passed != (modelled == "accept") and how != "tiny":
+            result.of_the_model.append(
+                f"the model says {modelled} by {comment} ({how}): {facts} under {policy.describe()}"
+            )
         if passed == verdict.accept:
             continue
         if not passed and _to_tunnel_address(policy, facts):
