@@ -194,6 +194,19 @@ def test_extension_headers_before_neighbour_discovery_do_not_change_the_verdict(
     assert both(machine, ERROR, facts, serial, [packet])
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(("length", "kernel_passes"), [(3, True), (4, False), (7, False)])
+def test_a_cut_off_question_is_malformed_to_us_and_to_the_kernel_what_can_be_read_of_it(
+    machine: Host, version: int, length: int, kernel_passes: bool
+) -> None:
+    """The named difference `malformed`: without a port there is no DNS to block, and no question in it either."""
+    facts, serial = dns(UDP, version), next(_serials)
+    cut = packets.packet(facts, packets.transport(facts, b"")[:length], serial, **fields(facts))
+    apply.apply(ERROR_LAN)
+    assert by_kernel(machine, facts, serial, [cut]) == kernel_passes
+    assert not by_native(ERROR_LAN, facts, [cut])
+
+
 _LL = ip_address("fe80::1")
 _ND = [
     (Direction.OUT, 133, HERE6, ip_address("ff02::2")),
@@ -327,9 +340,10 @@ def test_a_packet_to_the_tunnels_address_from_the_lan_vanishes(machine: Host) ->
     assert by_kernel(machine, elsewhere, *whole(elsewhere))
 
 
+@pytest.mark.parametrize(("src", "dst"), [("203.0.113.5", HERE4), ("2001:db8:99::5", HERE6)])
 @pytest.mark.parametrize("proto", [TCP, UDP])
-def test_a_blocked_incoming_packet_gets_no_answer(machine: Host, proto: int) -> None:
-    facts = Facts(4, proto, ip_address("203.0.113.5"), HERE4, sport=40000, dport=22, direction=Direction.IN)
+def test_a_blocked_incoming_packet_gets_no_answer(machine: Host, proto: int, src: str, dst: IPAddress) -> None:
+    facts = Facts(dst.version, proto, ip_address(src), dst, sport=40000, dport=22, direction=Direction.IN)
     apply.apply(ERROR_LAN)
     machine.observe()
     machine.send(facts, whole(facts)[1])

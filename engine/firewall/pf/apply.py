@@ -3,7 +3,7 @@
 Order of events: PF is enabled with a reference of our own (`pfctl -E` gives a token, so that releasing it later
 leaves PF as it was found) -> the main ruleset calls our anchor, first of all; the rest of it is kept -> the anchor's
 rules are replaced in one transaction (`pfctl -a molehill -f -`) and read back -> states that the new policy would
-not let through are killed. Disconnected empties the anchor and releases the token.
+not let through are killed. Disconnected empties the anchor and releases the token; the call of the empty anchor stays.
 
 Needs root. One thread at a time.
 """
@@ -38,7 +38,7 @@ class Pf:
             return []
         try:
             self._enable()
-            _run("-f", "-", stdin=main_ruleset(_run("-s", "nat"), _run("-s", "rules")))
+            self._call_anchor()
             _run("-a", ANCHOR, "-f", "-", stdin=text)
         except OSError as error:
             if _rules_are_there():
@@ -75,6 +75,18 @@ class Pf:
                 raise OSError("pfctl -E gave no token")
             self._token = found[1]
 
+    def _call_anchor(self) -> None:
+        """Make the main ruleset call our anchor first; it is loaded anew only if it does not do so already."""
+        rules = _run("-s", "rules")
+        translation = _run("-s", "nat")
+        try:
+            translation += _run("-s", "dummynet")  # Apple's own; another PF does not know it
+        except OSError:
+            pass
+        wanted = main_ruleset(translation, rules)
+        if wanted != _ordered(translation, rules.splitlines()):
+            _run("-f", "-", stdin=wanted)
+
     def _kill_states(self, policy: Policy) -> list[str]:
         tunnel = policy.tunnel.name if policy.tunnel else None
         local = policy.tunnel.addresses if policy.tunnel else ()
@@ -98,16 +110,18 @@ def _rules_are_there() -> bool:
         return False
 
 
-def main_ruleset(nat: str, rules: str) -> str:
-    """The main ruleset with the calls of our anchor first, from `pfctl -s nat` and `pfctl -s rules`.
+def main_ruleset(translation: str, rules: str) -> str:
+    """The main ruleset with the calls of our anchor first, from what `pfctl -s nat`, `dummynet` and `rules` say."""
+    others = [line for line in rules.splitlines() if f'"{ANCHOR}"' not in line]
+    return _ordered(translation, [_CALLS["scrub"], _CALLS["filter"], *others])
 
-    PF wants scrub, translation and filter rules in this order.
-    """
-    lines = [line for line in rules.splitlines() if line.strip() and f'"{ANCHOR}"' not in line]
-    scrub = [line for line in lines if line.startswith(("scrub", "no scrub"))]
-    others = [line for line in lines if line not in scrub]
-    translation = [line for line in nat.splitlines() if line.strip()]
-    return "\n".join([_CALLS["scrub"], *scrub, *translation, _CALLS["filter"], *others]) + "\n"
+
+def _ordered(translation: str, rules: list[str]) -> str:
+    """PF wants scrub, translation and filter rules in this order."""
+    scrub = [line for line in rules if line.startswith(("scrub", "no scrub"))]
+    filters = [line for line in rules if line not in scrub]
+    lines = [line for line in (*scrub, *translation.splitlines(), *filters) if line.strip()]
+    return "\n".join(lines) + "\n"
 
 
 def _source_first(state: PfState) -> tuple[str, str, str]:

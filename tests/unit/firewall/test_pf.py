@@ -149,6 +149,7 @@ class Pfctl:
     def __init__(self, states: str = "", refuses: str = "") -> None:
         self.calls: list[tuple[list[str], str | None]] = []
         self.states, self.refuses, self.anchor = states, refuses, ""
+        self.main = 'scrub-anchor "com.apple/*" all fragment reassemble\nanchor "com.apple/*" all\n'
 
     def __call__(self, command: list[str], *, input: str | None, **_: object) -> subprocess.CompletedProcess[str]:
         arguments = command[1:]
@@ -160,8 +161,12 @@ class Pfctl:
             self.anchor = "\n".join((input or "").splitlines()[1:])
         elif arguments == ["-a", "molehill", "-s", "rules"]:
             output = self.anchor
+        elif arguments == ["-f", "-"]:
+            self.main = "".join(line for line in (input or "").splitlines(True) if line.startswith(("scrub", "anchor")))
         elif arguments == ["-s", "rules"]:
-            output = 'scrub-anchor "com.apple/*" all fragment reassemble\nanchor "com.apple/*" all\n'
+            output = self.main
+        elif arguments == ["-s", "dummynet"]:
+            output = 'dummynet-anchor "com.apple/*" all\n'
         elif arguments == ["-s", "nat"]:
             output = 'nat-anchor "com.apple/*" all\n'
         elif arguments == ["-s", "info"]:
@@ -180,16 +185,32 @@ def test_the_anchor_is_called_first_and_loaded_at_once(monkeypatch: pytest.Monke
         (
             ["-f", "-"],
             'scrub-anchor "molehill" all fragment reassemble\nscrub-anchor "com.apple/*" all fragment reassemble\n'
-            'nat-anchor "com.apple/*" all\nanchor "molehill" all\nanchor "com.apple/*" all\n',
+            'nat-anchor "com.apple/*" all\ndummynet-anchor "com.apple/*" all\n'
+            'anchor "molehill" all\nanchor "com.apple/*" all\n',
         ),
         (["-a", "molehill", "-f", "-"], pf.render(MAC["connected"])),
     ]
 
 
-def test_calling_the_anchor_twice_changes_nothing() -> None:
-    once = apply.main_ruleset("", 'anchor "com.apple/*" all\n')
-    scrub, filters = once.splitlines()[:1], once.splitlines()[1:]
-    assert apply.main_ruleset("", "\n".join(scrub + filters)) == once
+def test_the_main_ruleset_is_left_alone_once_it_calls_the_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
+    pfctl = Pfctl()
+    monkeypatch.setattr(subprocess, "run", pfctl)
+    machine = apply.Pf()
+    for name in ("connecting", "connected", "error"):
+        machine.apply(MAC[name])
+    assert [arguments for arguments, _ in pfctl.calls].count(["-f", "-"]) == 1
+
+
+def test_an_anchor_that_is_not_called_first_is_called_first_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pfctl = Pfctl()
+    monkeypatch.setattr(subprocess, "run", pfctl)
+    pfctl.main = 'pass out quick all flags S/SA keep state\nanchor "molehill" all\n'
+    apply.Pf().apply(MAC["error"])
+    assert pfctl.main.splitlines() == [
+        'scrub-anchor "molehill" all fragment reassemble',
+        'anchor "molehill" all',
+    ]
+    assert "pass out quick all flags S/SA keep state" in str(pfctl.calls)
 
 
 def test_old_states_are_killed_after_the_rules_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
