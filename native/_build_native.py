@@ -19,8 +19,8 @@ CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-g", "-fvisibility=hidden", "-fno
 
 
 def _cdef() -> str:
-    """All of cdef/ in name order, but datapath.h last: it uses the types of the others."""
-    paths = sorted((HERE / "cdef").glob("*.h"), key=lambda path: (path.stem == "datapath", path.name))
+    """All of cdef/ in name order, but audit.h and datapath.h last: they use the types of the others."""
+    paths = sorted((HERE / "cdef").glob("*.h"), key=lambda path: (path.stem in ("audit", "datapath"), path.name))
     return "\n".join(path.read_text() for path in paths)
 
 

@@ -94,10 +94,11 @@ def parse(packet: bytes) -> Facts | Reason:
     """Read an IP packet without trusting any length in it: its facts, or Reason.MALFORMED or FRAGMENT_BAD."""
     facts = ffi.new("mh_facts *")
     reason = lib.mh_parse(packet, len(packet), facts)
-    return Reason(reason) if reason else _from_native(facts)
+    return Reason(reason) if reason else from_native(facts)
 
 
-def _from_native(facts: Any) -> Facts:
+def from_native(facts: Any) -> Facts:
+    """Read what the parser fills in of an `mh_facts *`, for the wrappers of this package."""
     src, dst = bytes(facts.src), bytes(facts.dst)
     four = facts.version == 4
     return Facts(

@@ -23,10 +23,16 @@ _COLOURS = {"accept": "green", "drop": "red", "reject": "red"}
 @with_settings
 @click.option("--pcap", type=click.Path(path_type=Path), metavar="FILE", help="Explain every packet of a capture.")
 @click.option("--local", multiple=True, metavar="IP", help="With --pcap: this machine's address, may be repeated.")
+@click.option("--tunnel-if", metavar="NAME", help="With --pcap: the interface that is the tunnel. Default: --tunnel.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a packet, one a line.")
 @click.argument("packets", nargs=-1, metavar="PACKET...")
 def command(
-    packets: tuple[str, ...], pcap: Path | None, local: tuple[str, ...], as_json: bool, **settings: Any
+    packets: tuple[str, ...],
+    pcap: Path | None,
+    local: tuple[str, ...],
+    tunnel_if: str | None,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Tell what becomes of a PACKET in a state, by which rule, and what each enforcer does with it.
 
@@ -49,18 +55,21 @@ def command(
         'out tunnel udp 10.64.0.2:5353 > 9.9.9.9:53' | jq .rule
       molehill explain --state connected --pcap eth0.pcapng --local 192.168.1.5
 
+    Of a capture, the sender is presumed to be the service, and an answer to be one if its flow was seen going out.
     The exit code is 0 when every packet was judged, whatever the verdict.
     """
     policy = policy_from(settings)
     if bool(packets) == (pcap is not None):
         raise Fault("give PACKETs or --pcap FILE, and not both: see molehill explain --help", BAD_INPUT)
-    if local and pcap is None:
-        raise Fault("--local belongs to --pcap", BAD_INPUT)
+    if (local or tunnel_if) and pcap is None:
+        raise Fault("--local and --tunnel-if belong to --pcap", BAD_INPUT)
+    if tunnel_if is None and settings["tunnel"]:
+        tunnel_if = settings["tunnel"][-1]
 
     from engine.explain.judge import Judge
 
     judge = Judge(policy)
-    shown = _of_capture(judge, pcap, local) if pcap else _of_texts(judge, packets)
+    shown = _of_capture(judge, pcap, local, tunnel_if) if pcap else _of_texts(judge, packets)
     if not as_json:
         click.echo(f"policy: {policy.describe()}")
     for text, explanation in shown:
@@ -81,8 +90,35 @@ def _of_texts(judge: Judge, packets: tuple[str, ...]) -> list[tuple[str, Explana
     return [(text, judge.explain(facts)) for text, facts in found]
 
 
-def _of_capture(judge: Judge, path: Path, local: tuple[str, ...]) -> Iterator[tuple[str, Explanation]]:
-    raise Fault("captures are not read yet", BAD_INPUT)
+def _of_capture(
+    judge: Judge, path: Path, local: tuple[str, ...], tunnel: str | None
+) -> Iterator[tuple[str, Explanation]]:
+    from engine.explain.capture import CaptureError, steps
+    from engine.explain.packet import packet_text
+    from engine.explain.settings import addresses
+    from native.audit import Skip
+
+    skipped = 0
+    try:
+        ours = addresses("local", local)
+        if judge.policy.tunnel is not None:
+            ours += judge.policy.tunnel.addresses
+        with path.open("rb") as file:
+            for step in steps(file, judge.policy, ours, tunnel):
+                if step.skip is not Skip.NONE:
+                    skipped += 1
+                elif step.facts is None:
+                    yield f"packet {step.number} ({step.direction.name.lower()})", judge.malformed(step.outcome.reason)
+                else:
+                    yield packet_text(step.facts), judge.explain(step.facts)
+    except OSError as error:
+        raise Fault(f"{path}: {error.strerror}", BAD_INPUT) from None
+    except CaptureError as error:
+        raise Fault(f"{path}: {error}", BAD_INPUT) from None
+    except ValueError as error:
+        raise Fault(str(error), BAD_INPUT) from None
+    if skipped:
+        click.echo(f"molehill: {skipped} packets are not judged: see molehill audit {path}", err=True)
 
 
 def as_object(text: str, explanation: Explanation) -> dict[str, Any]:

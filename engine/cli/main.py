@@ -16,6 +16,7 @@ _COMMANDS = {
     "profile": "engine.cli.profile",
     "unblock": "engine.cli.unblock",
     "explain": "engine.cli.explain",
+    "audit": "engine.cli.audit",
     "policy": "engine.cli.policy",
     "version": "engine.cli.version",
 }
@@ -30,6 +31,7 @@ Examples:
   molehill status --json | jq .state     the same for programs
   molehill profile show linux            what cannot be blocked, honestly
   molehill explain --help                what becomes of a packet, and by which rule
+  molehill audit eth0.pcapng --state connected --local 192.168.1.5
   molehill policy diff connecting connected
   sudo molehill unblock                  open again what a killed run left blocked
 

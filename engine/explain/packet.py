@@ -82,13 +82,13 @@ def packet_text(facts: Facts) -> str:
             interface = facts.iface_in.name.lower()
         case Direction.FORWARD:
             interface = f"{facts.iface_in.name.lower()}>{facts.iface_out.name.lower()}"
-    proto = _PROTOCOL_NAMES.get(facts.proto, str(facts.proto))
+    proto = protocol_name(facts.proto)
     if _WITH_TYPE.get(proto, facts.version) != facts.version:
         proto = str(facts.proto)
     if facts.icmp_type is not None:
         proto += f":{facts.icmp_type}/{facts.icmp_code}"
-    words = [facts.direction.name.lower(), interface, proto, _end(facts.src, facts.sport), ">"]
-    words.append(_end(facts.dst, facts.dport))
+    words = [facts.direction.name.lower(), interface, proto, end_text(facts.src, facts.sport), ">"]
+    words.append(end_text(facts.dst, facts.dport))
     if facts.mark:
         words.append(f"mark={facts.mark:#x}")
     if facts.uid is not None:
@@ -102,7 +102,13 @@ def packet_text(facts: Facts) -> str:
     return " ".join(words)
 
 
-def _end(address: IPv4Address | IPv6Address, port: int | None) -> str:
+def protocol_name(number: int) -> str:
+    """The protocol's name, or its number."""
+    return _PROTOCOL_NAMES.get(number, str(number))
+
+
+def end_text(address: IPv4Address | IPv6Address, port: int | None) -> str:
+    """An address with its port, if there is one."""
     if port is None:
         return str(address)
     return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
@@ -151,7 +157,7 @@ class _Line:
             if later and port is not None:
                 raise self._wrong(word, "a later fragment shows no ports: leave them out")
             if name in _WITH_PORTS and not later and port is None:
-                example = _end(src if word is source_word else dst, 443)
+                example = end_text(src if word is source_word else dst, 443)
                 raise self._wrong(word, f"{name} needs a port, such as {example}")
         if later and icmp is not None:
             raise self._wrong(protocol, f"a later fragment shows no type: write {name}")

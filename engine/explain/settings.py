@@ -58,12 +58,12 @@ def policy_of(settings: Settings) -> Policy:
     kept = _choice(State, settings, "kept", State.CONNECTED) if state is State.DISCONNECTING else None
     if kept is None and settings.get("kept"):
         raise ValueError(f"kept belongs to disconnecting alone, not to {state}")
-    addresses, gateways, dns = (_addresses(settings, name) for name in ADDRESSES)
+    own, gateways, dns = (addresses(name, settings.get(name) or ()) for name in ADDRESSES)
     names = settings.get("tunnel") or []
     tunnel = None
-    if names or addresses or gateways or State.CONNECTED in (state, kept):
+    if names or own or gateways or State.CONNECTED in (state, kept):
         name = names[-1] if names else "utun4" if platform is Platform.MACOS else "molehill0"
-        tunnel = Tunnel(name, addresses, gateways)
+        tunnel = Tunnel(name, own, gateways)
     peer, bridge, api = (_endpoint(settings, name) for name in ENDPOINTS)
     allow_lan, always, ios = (_flag(settings, name) for name in FLAGS)
     return Policy(state, platform, allow_lan, always, peer, bridge, api, tunnel, dns, kept, ios)
@@ -107,11 +107,12 @@ def _endpoint(settings: Settings, name: str) -> Hop | None:
         raise ValueError(f"{name}: {error}, {example}") from None
 
 
-def _addresses(settings: Settings, name: str) -> tuple[IPAddress, ...]:
-    addresses = []
-    for value in settings.get(name) or []:
+def addresses(name: str, values: Sequence[str]) -> tuple[IPAddress, ...]:
+    """The addresses of the setting or option `name`. ValueError: one sentence."""
+    found = []
+    for value in values:
         try:
-            addresses.append(ip_address(value))
+            found.append(ip_address(value))
         except ValueError:
             raise ValueError(f"{name}: {value!r} is no IP address, such as 10.64.0.1") from None
-    return tuple(addresses)
+    return tuple(found)
