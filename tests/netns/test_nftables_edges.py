@@ -6,8 +6,8 @@ Fragments and what hides in them, IPv6 extension headers, ICMPv6 codes, the firs
 from __future__ import annotations
 
 import itertools
-import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -385,24 +385,22 @@ def test_while_policies_change_no_packet_slips_between_them(machine: Host) -> No
     facts = Facts(4, UDP, HERE4, ip_address("203.0.113.5"), sport=40000, dport=40001, uid=0)
     apply.apply(ERROR)
     machine.observe()
-    stop = os.pipe()
-    sender = os.fork()
-    if sender == 0:  # another process: the sending must go on while this one is in the kernel
-        os.close(stop[1])
-        os.set_blocking(stop[0], False)
-        pieces = [whole(facts)[1][0] for _ in range(500)]
+    pieces, stop = [whole(facts)[1][0] for _ in range(500)], threading.Event()
+
+    def keep_sending() -> None:  # while libnftables is at work, without the interpreter's lock
         for piece in itertools.cycle(pieces):
             machine.send(facts, [piece])
-            try:
-                if os.read(stop[0], 1) == b"":
-                    os._exit(0)
-            except BlockingIOError:
-                pass
-    os.close(stop[0])
-    for policy in (CONNECTED, ERROR, ERROR_LAN, CONNECTED) * 5:
-        apply.apply(policy)
-    os.close(stop[1])
-    os.waitpid(sender, 0)
+            if stop.is_set():
+                return
+
+    sender = threading.Thread(target=keep_sending)
+    sender.start()
+    try:
+        for policy in (CONNECTED, ERROR, ERROR_LAN, CONNECTED) * 5:
+            apply.apply(policy)
+    finally:
+        stop.set()
+        sender.join()
     seen = machine.observe()
     assert len(seen.shown["output"]) > 100
     assert seen.passed["output"] == set()
