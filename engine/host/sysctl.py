@@ -16,6 +16,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
+import sys
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ _NET = Path("/proc/sys/net")
 _SRC_VALID_MARK = "ipv4/conf/all/src_valid_mark"
 _RP_FILTER = "ipv4/conf/all/rp_filter"
 _ARP_IGNORE = "ipv4/conf/all/arp_ignore"
+_SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 _STRICT, _LOOSE = "1", "2"
 
 
@@ -65,8 +68,14 @@ def restore() -> None:
 
 
 def _file() -> Path:
-    namespace = os.stat("/proc/self/ns/net").st_ino
-    return Path(f"/run/molehill/sysctl-{namespace}.json")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            # Unlike the inode of /proc/self/ns/net a cookie is never given twice.
+            namespace = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+        except OSError:  # before Linux 5.14
+            namespace = os.stat("/proc/thread-self/ns/net").st_ino
+    folder = Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill"))
+    return folder / f"sysctl-{namespace}.json"
 
 
 def _saved() -> dict[str, str | None]:
@@ -80,7 +89,7 @@ def _saved() -> dict[str, str | None]:
 def _write_saved(values: dict[str, str | None]) -> None:
     path = _file()
     try:
-        path.parent.mkdir(mode=0o755, exist_ok=True)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.with_suffix(".new").write_text(json.dumps(values))
         path.with_suffix(".new").replace(path)
     except OSError as error:
