@@ -1,0 +1,59 @@
+"""docs/security.md says what is so: sentences, enforcers, tests and proofs that exist."""
+
+import re
+from functools import cache
+
+import pytest
+
+from engine.policy.sentences import SENTENCES
+from tests import claims
+
+AGAIN = "run: python -m tests.claims"
+
+
+@cache
+def rows() -> dict[str, list[str]]:
+    found = re.findall(r"^\| ([A-Z0-9]+-\d) \| (.*) \|$", claims.DOC.read_text(), re.MULTILINE)
+    return {claim: rest.split(" | ") for claim, rest in found}
+
+
+@cache
+def evidence() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    return claims.evidence()
+
+
+def named(cell: str) -> list[str]:
+    return [f"{file}::{function}" for function, file in re.findall(r"\[(\w+)\]\(\.\./([\w/.]+)\)", cell)]
+
+
+def test_every_claim_has_one_row_with_its_sentence_and_its_enforcers() -> None:
+    assert list(rows()) == list(SENTENCES), AGAIN
+    carried = claims.enforcers()
+    for claim, (sentence, by, *_) in rows().items():
+        assert (sentence, by) == (SENTENCES[claim], carried[claim]), AGAIN
+
+
+@pytest.mark.parametrize("claim", SENTENCES)
+def test_every_claim_has_a_test_unless_its_part_does_not_exist_yet(claim: str) -> None:
+    tests, _ = evidence()
+    assert bool(tests[claim]) is (claim not in claims.NOT_YET)
+
+
+@pytest.mark.parametrize("claim", SENTENCES)
+def test_every_test_and_proof_that_the_page_names_exists_and_stands_for_the_claim(claim: str) -> None:
+    tests, proofs = evidence()
+    _, _, test_cell, proof_cell = rows()[claim]
+    assert bool(named(test_cell)) is bool(tests[claim]), AGAIN
+    assert bool(named(proof_cell)) is bool(proofs[claim]), AGAIN
+    assert set(named(test_cell)) <= set(tests[claim]), AGAIN
+    assert set(named(proof_cell)) <= set(proofs[claim]), AGAIN
+    for name in named(test_cell) + named(proof_cell):
+        file, function = name.split("::")
+        assert re.search(rf"^(async )?def {function}\(", (claims.ROOT / file).read_text(), re.MULTILINE), name
+
+
+def test_the_differences_of_the_firewalls_are_all_on_the_page() -> None:
+    text = claims.DOC.read_text()
+    for difference in claims.DIFFERENCES:
+        assert f"| {difference.name} | {', '.join(difference.backends)} |" in text, AGAIN
+        assert difference.what in text, AGAIN
