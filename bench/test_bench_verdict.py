@@ -1,4 +1,5 @@
-"""What a verdict costs: 4096 distinct flows, every tenth a DNS query, under the full rules of Connected.
+"""What a verdict costs: 4096 distinct flows, every tenth a DNS query, under the longest list of rules there is:
+Connected with a bridge, the local network, public and local DNS servers.
 
     python -m pytest bench/test_bench_verdict.py --benchmark-only
 
@@ -30,6 +31,8 @@ CONNECTED = Policy(
     State.CONNECTED,
     allow_lan=True,
     peer=Hop(ip_address("198.51.100.7"), 51820, Protocol.UDP),
+    bridge=Hop(ip_address("203.0.113.9"), 443, Protocol.TCP),
+    api=Hop(ip_address("192.0.2.80"), 443, Protocol.TCP),
     tunnel=Tunnel(
         "wg0",
         (ip_address("10.64.0.2"), ip_address("fc00:bbbb::2")),
