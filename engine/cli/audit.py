@@ -116,6 +116,7 @@ def _progress(stack: ExitStack, information: os.stat_result) -> Callable[[int], 
 
 def _text(report: Report, out: Path | None) -> str:
     from engine.cli.status import size
+    from native.audit import Skip
 
     totals = report.totals
     lines = [f"{'rule':8} {'verdict':8} {'packets':>10} {'bytes':>12}  top flows"]
@@ -129,6 +130,8 @@ def _text(report: Report, out: Path | None) -> str:
     judged = totals.packets - sum(totals.skipped.values())
     lines.append(f"\n{judged} of {totals.packets} packets judged, {size(totals.bytes)}")
     lines += [f"  not judged: {count} {skip.meaning}" for skip, count in totals.skipped.items() if count]
+    if totals.skipped[Skip.NOT_OURS] and not judged:
+        lines.append("  name this machine's addresses by --local, so that they can be told apart")
     if report.presumed:
         lines.append(f"  {report.presumed} passed as the service's own: a capture does not tell who sent them")
     if totals.forgotten:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +139,10 @@ def as_object(text: str, explanation: Explanation) -> dict[str, Any]:
     }
 
 
+def _filled(line: str, indent: int) -> str:
+    return textwrap.fill(line, 100, subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
 def as_text(text: str, explanation: Explanation) -> str:
     """The explanation for people, some lines."""
     from native.reasons import Reason
@@ -146,11 +151,10 @@ def as_text(text: str, explanation: Explanation) -> str:
     lines = [click.style(text, bold=True), f"  {verdict} by {explanation.rule or 'no rule'}: {explanation.what}"]
     if explanation.reason not in (Reason.NONE, Reason.POLICY):
         lines.append(f"  {explanation.reason.word}: {explanation.reason.meaning}")
-    lines.append(f"  {explanation.rule or 'P-0'} says: {explanation.sentence}")
+    lines.append(_filled(f"  {explanation.rule or 'P-0'} says: {explanation.sentence}", 4))
     for name, it in explanation.backends.items():
-        note = f"  {it.note}" if it.note else ""
-        judged = f"{it.verdict:7} {it.rule or '-':8}" if it.verdict else it.note
-        lines.append(f"    {name:10} {judged}{note if it.verdict else ''}".rstrip())
+        judged = f"{it.verdict:7} {it.rule or '-':8} " if it.verdict else ""
+        lines.append(_filled(f"    {name:10} {judged}{it.note}".rstrip(), 15))
     if not explanation.agree:
         lines.append(click.style("  The backends differ: the note beside the odd one says why.", fg="yellow"))
     return "\n".join(lines)

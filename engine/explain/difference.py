@@ -149,9 +149,10 @@ def _less(a: _Set, b: _Set) -> _Set:
     return tuple(left)
 
 
-_HERE_AND_THERE = {
-    True: (int(IPv4Address("192.168.1.5")), int(IPv4Address("203.0.113.80"))),
-    False: (int(IPv6Address("2001:db8::5")), int(IPv6Address("2001:db8:80::80"))),
+# By whether it is IPv4: this machine, a host out there, a host on the local network.
+_ENDS = {
+    True: tuple(int(IPv4Address(text)) for text in ("192.168.1.5", "203.0.113.80", "192.168.1.9")),
+    False: tuple(int(IPv6Address(text)) for text in ("2001:db8::5", "2001:db8:80::80", "fe80::9")),
 }
 
 
@@ -161,9 +162,9 @@ def _example(box: _Box) -> Facts:
     origin = _pick(box[ORIGIN], (0,))
     protocol = _pick(box[PROTOCOL], (6, 17, 256 + 6, 256 + 17))
     four = protocol < 256
-    here, there = _HERE_AND_THERE[four]
+    here, there, near = _ENDS[four]
     inward = 3 <= context < 6
-    wishes = ((there, here), (here, there)) if inward else ((here, there), (there, here))
+    wishes = ((there, near), (here,)) if inward else ((here,), (there, near))
     numbers = (_pick(box[SRC4 if four else SRC6], wishes[0]), _pick(box[DST4 if four else DST6], wishes[1]))
     ends = tuple(IPv4Address(n) if four else IPv6Address(n) for n in numbers)
     ports = (443, 40000) if inward else (40000, 443)
