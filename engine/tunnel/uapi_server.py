@@ -7,6 +7,7 @@ somebody deletes it (which, as with other userspace implementations, is the way 
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
 import socket
 import stat
@@ -40,8 +41,15 @@ class UapiServer:
 
     async def start(self) -> None:
         """Listen. Raises OSError(EADDRINUSE) when another living process serves this interface."""
-        listener = _listen(self.path)
-        self._inotify = _watch_deletions(self.path.parent)
+        hidden = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        listener = _listen(self.path, hidden)
+        try:
+            self._inotify = _watch_deletions(self.path.parent)
+            hidden.replace(self.path)
+        except BaseException:
+            listener.close()
+            hidden.unlink(missing_ok=True)
+            raise
         asyncio.get_running_loop().add_reader(self._inotify, self._directory_changed)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener)
 
@@ -83,17 +91,23 @@ class UapiServer:
                 await writer.wait_closed()
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, hidden: Path) -> socket.socket:
+    """A socket that listens at `hidden`, to be renamed to `path`; EADDRINUSE if somebody is alive at `path`.
+
+    `wg` removes a socket that refuses it, so the name that it looks for (*.sock) must not exist before the socket
+    listens and its deletion is watched for.
+    """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
-                path.unlink()
+            if not stat.S_ISSOCK(path.lstat().st_mode) or _answers(path):
+                raise OSError(errno.EADDRINUSE, f"{path} is in use")
+        hidden.unlink(missing_ok=True)
         # The mode must be right from the first moment: whoever can connect can read the private key.
         umask = os.umask(0o177)
         try:
-            listener.bind(str(path))
+            listener.bind(str(hidden))
         finally:
             os.umask(umask)
         listener.listen(16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -134,6 +135,15 @@ print(s.recv(4096).decode())
 def test_the_control_socket_is_for_root_alone() -> None:
     with Link(BOTH) as link:
         assert Path(f"/var/run/wireguard/{link.a.iface}.sock").stat().st_mode & 0o777 in (0o600, 0o700)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which slows the start down, is not installed")
+def test_wg_asking_in_the_moment_of_the_start_does_not_unlink_the_socket() -> None:
+    """`wg` removes a socket that refuses it: it must not see ours before we listen."""
+    slow = f"strace -o /dev/null -f -e trace=listen -e inject=listen:delay_enter=300000 {OURS}"
+    with pair() as lab:
+        engine = Engine(lab, lab["a"], f"mh{lab.tag}a", slow)  # asks again and again from the first moment
+        assert engine.wg("show", engine.iface, "listen-port")
 
 
 @pytest.mark.parametrize("how", ["interface", "socket"])
