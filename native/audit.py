@@ -72,6 +72,7 @@ class Step:
     """One packet of a capture. `skip`: not judged; `facts`: None if the parser refused it, then `outcome` says why."""
 
     number: int
+    time_ns: int
     skip: Skip
     direction: Direction
     facts: Facts | None
@@ -184,7 +185,7 @@ class Audit:
                 iface_out=Interface(native.iface_out), reply=native.reply, mark=native.mark,
                 uid=native.uid if native.has_uid else None, app=App(native.app),
             )  # fmt: skip
-        step = Step(s.number, Skip(s.skip), Direction(s.direction), facts, Outcome(s.outcome), s.rule)
+        step = Step(s.number, s.time_ns, Skip(s.skip), Direction(s.direction), facts, Outcome(s.outcome), s.rule)
         return self._consumed[0], step, True
 
     def totals(self) -> Totals:

@@ -45,7 +45,7 @@ def command(
       PROTO      udp, tcp, icmp:TYPE/CODE, icmp6:TYPE/CODE, or another name or number
       SRC, DST   192.0.2.1:443, [2001:db8::1]:443; without ports where there are none
       key=value  mark=0x6d6f6c65  uid=0  exe=service|problem-report|unknown
-                 state=new|reply  frag=first|later
+                 state=new|reply  frag=first|later (a later one after its first shares its verdict)
 
     \b
     Examples:
@@ -111,7 +111,7 @@ def _of_capture(
                 elif step.facts is None:
                     yield f"packet {step.number} ({step.direction.name.lower()})", judge.malformed(step.outcome.reason)
                 else:
-                    yield packet_text(step.facts), judge.explain(step.facts)
+                    yield packet_text(step.facts), judge.explain(step.facts, step.time_ns)
     except OSError as error:
         raise Fault(f"{path}: {error.strerror}", BAD_INPUT) from None
     except CaptureError as error:

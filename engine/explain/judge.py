@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.explain import nftables as nft_model
-from engine.filter import compile_policy, evaluate, evaluate_later
+from engine.filter import FragmentModel, compile_policy
 from engine.firewall import assumptions, nftables, pf, wfp
 from engine.firewall.packet import Packet
 from engine.firewall.pf import evaluate as pf_model
@@ -63,21 +63,21 @@ class Explanation:
 
 
 class Judge:
-    """All enforcers of one policy, made ready once."""
+    """All enforcers of one policy, made ready once. It remembers first fragments, for the later ones."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._compiled = compile_policy(policy)
         self._program = Program(self._compiled.code)
+        self._fragments, self._model = FragmentTable(), FragmentModel(self._compiled.rules)
         self._tunnel = policy.tunnel.name if policy.tunnel else None
         self._firewall = self._prepare()
 
-    def explain(self, facts: native.Facts) -> Explanation:
-        """Judge one packet by itself: a later fragment without its first one."""
-        verdict = self._program.filter(FragmentTable(), facts, 1)
+    def explain(self, facts: native.Facts, time_ns: int = 0) -> Explanation:
+        """Judge one packet; a later fragment shares the verdict of its first one, if that was explained before."""
+        verdict = self._program.filter(self._fragments, facts, time_ns)
         rule = self._compiled.rules[verdict.rule]
-        later = facts.fragment is native.Fragment.LATER
-        reference = (evaluate_later if later else evaluate)(self._compiled.rules, facts)
+        reference = self._model.filter(facts, time_ns / 1e9)
         backends = {"native": self._opinion(verdict), "reference": self._opinion(reference)}
         backends |= {name: self._asked(name, facts) for name in FIREWALLS.values()}
         return Explanation(facts, _word(verdict), rule.id, rule.what, SENTENCES[rule.id], verdict.reason, backends)

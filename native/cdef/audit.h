@@ -13,7 +13,7 @@ typedef struct {
 #define MH_SKIPS ...
 #define MH_OUTCOMES ...
 typedef struct {
-    uint64_t number;
+    uint64_t number, time_ns;
     int result;
     uint8_t skip, outcome, direction;
     uint16_t rule;

@@ -271,6 +271,7 @@ static uint8_t outcome_of(mh_verdict v) {
 
 static void judge(mh_audit *a, const mh_record *r, mh_step *s) {
     s->number = ++a->totals.packets;
+    s->time_ns = r->time_ns;
     s->skip = r->skip;
     int reason = 0;
     if (!s->skip)

@@ -44,6 +44,7 @@ bool mh_audit_set_comments(mh_audit *a, const char *text, const uint32_t *starts
 
 typedef struct {
     uint64_t number; /* of the packet in the file, from 1 */
+    uint64_t time_ns;
     int result;      /* enum mh_capture_result */
     uint8_t skip;    /* enum mh_skip, if a packet; NONE: judged */
     uint8_t outcome;

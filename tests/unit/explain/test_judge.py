@@ -53,6 +53,13 @@ def test_a_later_fragment_is_not_a_matter_of_a_firewall() -> None:
     assert it.backends["nftables"].note.endswith("(reassembled)")
 
 
+def test_a_later_fragment_shares_the_verdict_of_the_first_one_explained_before_it() -> None:
+    judge = Judge(parse_settings("connected allow-lan", EVERYTHING))
+    first = judge.explain(parse_packet("out other udp 192.168.1.5:4000 > 192.168.1.9:80 frag=first"))
+    later = judge.explain(parse_packet("out other udp 192.168.1.5 > 192.168.1.9 frag=later"))
+    assert [(it.verdict, it.rule, it.agree) for it in (first, later)] == [("accept", "LAN-1", True)] * 2
+
+
 def test_the_guard_of_the_tunnels_address_is_a_difference_with_a_name() -> None:
     it = explain("connected allow-lan", "in other tcp 192.168.1.9:80 > 10.64.0.2:4000")
     assert (it.verdict, it.backends["nftables"].verdict, it.agree) == ("accept", "drop", False)
