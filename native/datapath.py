@@ -194,6 +194,16 @@ class Datapath:
         _check_mtu(mtu)
         lib.mh_datapath_set_mtu(self.handle, mtu)
 
+    def set_mac1_key(self, key: bytes | None) -> None:
+        """Drop initiations and responses whose mac1 is not by this key (32 bytes; engine.wg.cookie.mac1_key) at once.
+
+        None: all of them become events. ValueError: not 32 bytes.
+        """
+        if key is not None and len(key) != 32:
+            raise ValueError("a mac1 key has 32 bytes")
+        error = lib.mh_datapath_set_mac1_key(self.handle, ffi.NULL if key is None else key)
+        _check(error, "check handshake messages")
+
     def publish(
         self, program: bytes | None, routes: Sequence[tuple[IPv4Network | IPv6Network, Peer]]
     ) -> list[tuple[int, int]]:

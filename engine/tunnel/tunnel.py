@@ -38,12 +38,14 @@ from engine.tunnel.resolve import resolve
 from engine.tunnel.sockets import SO_MARK, Sockets, open_sockets
 from engine.wg import events as wg
 from engine.wg.config import DeviceConfig, HostPort
+from engine.wg.cookie import mac1_key
 from engine.wg.device import Device as WgDevice
 from engine.wg.peer import Peer as WgPeer
 from engine.wg.uapi import Get, PeerFacts, UapiError, Update, apply_update, render_get, reply
 from native.datapath import Datapath, Event
 from native.datapath import Peer as NativePeer
 from native.endpoint import Endpoint
+from native.reasons import Reason
 from native.ring import EventKind
 from tun.device import Device as TunDevice
 
@@ -92,6 +94,7 @@ class Tunnel:
         self._rules: tuple[str, ...] = ()
         self._counted: Counter[str] = Counter()
         self._counted_bytes: Counter[str] = Counter()
+        self._dropped: Counter[Reason] = Counter()  # by the protocol; the datapath counts its own
         self._watch: LinkWatch | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loaded_until = 0.0
@@ -194,6 +197,8 @@ class Tunnel:
         self._open_sockets(config)  # the only step that can fail
         if config.private_key != present.private_key:
             self._device.set_private_key(config.private_key)
+            public = self._device.public_key
+            self._datapath.set_mac1_key(mac1_key(public) if public is not None else None)
         wanted = {peer.public_key for peer in config.peers}
         gone = [self._links.pop(key) for key in list(self._links) if key not in wanted]
         before = {peer.public_key: peer for peer in present.peers}
@@ -324,6 +329,7 @@ class Tunnel:
     def _carry_out(self, event: wg.Event, time: float) -> None:
         """One wish of the protocol."""
         if isinstance(event, wg.PacketDropped):
+            self._dropped[event.reason] += 1
             log.debug("dropped: %s", event.reason)
             return
         link = self._links.get(event.peer.public_key)
@@ -392,7 +398,7 @@ class Tunnel:
             fwmark=self._sockets.fwmark if self._sockets is not None else 0,
             peers=tuple(peers),
             verdicts=tuple(RuleCount(rule, counted[rule], octets_counted[rule]) for rule in counted),
-            drops=self._datapath.drops(),
+            drops=dict(self._dropped + Counter(self._datapath.drops())),
             offloads=self._datapath.offloads(),
             statistics=self._datapath.statistics(),
         )

@@ -25,11 +25,16 @@ from engine.wg.primitives import CryptoError, compare_digest, hash_, mac, xaead_
 _NO_MAC2 = bytes(MAC_LENGTH)
 
 
+def mac1_key(public_key: bytes) -> bytes:
+    """Return the key of the mac1 of messages addressed to the holder of public_key (32 bytes)."""
+    return hash_(LABEL_MAC1 + public_key)
+
+
 class CookieChecker:
     """The receiving side: checks the MACs of messages addressed to us and makes cookie replies."""
 
     def __init__(self, public_key: bytes, random: Callable[[int], bytes]) -> None:
-        self._mac1_key = hash_(LABEL_MAC1 + public_key)
+        self._mac1_key = mac1_key(public_key)
         self._cookie_key = hash_(LABEL_COOKIE + public_key)
         self._random = random
         self._secret = b""
@@ -62,7 +67,7 @@ class CookieGenerator:
     __slots__ = ("_cookie", "_cookie_key", "_cookie_until", "_last_mac1", "_mac1_key")
 
     def __init__(self, remote_public: bytes) -> None:
-        self._mac1_key = hash_(LABEL_MAC1 + remote_public)
+        self._mac1_key = mac1_key(remote_public)
         self._cookie_key = hash_(LABEL_COOKIE + remote_public)
         self._last_mac1: bytes | None = None
         self._cookie = b""

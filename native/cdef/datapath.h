@@ -13,6 +13,7 @@ void mh_datapath_stop(mh_datapath *d);
 int mh_datapath_turn(mh_datapath *d);
 int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload);
 void mh_datapath_set_mtu(mh_datapath *d, unsigned mtu);
+int mh_datapath_set_mac1_key(mh_datapath *d, const uint8_t *key);
 int mh_datapath_publish(mh_datapath *d, const uint8_t *code, size_t len, const mh_prefix *routes, size_t n,
                         uint64_t *packets, uint64_t *bytes, size_t room);
 mh_peer *mh_datapath_add_peer(mh_datapath *d);

@@ -136,7 +136,8 @@ static bool unsent_event(mh_datapath *d, mh_event *e) {
 
 bool mh_datapath_event(mh_datapath *d, mh_event *e) {
     retire_confirmed(d);
-    return unsent_event(d, e) || mh_ring_pop(d->ring, e);
+    /* Once more behind the pop, which may have drained the wake of an event that came unsent in between. */
+    return unsent_event(d, e) || mh_ring_pop(d->ring, e) || unsent_event(d, e);
 }
 
 uint32_t mh_peer_id(const mh_peer *p) { return p->id; }

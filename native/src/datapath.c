@@ -54,6 +54,7 @@ void mh_push(mh_datapath *d, enum mh_event_kind kind, mh_peer *p) {
     if (mh_ring_push(d->ring, &e)) return;
     atomic_fetch_or(&p->unsent_events, 1u << kind);
     atomic_store(&d->unsent, true);
+    mh_ring_wake(d->ring); /* the reader may have emptied the ring since, and be asleep */
 }
 
 /* Both directions once. tun and udp: worth a look? 0, or the errno for which the TUN is gone. */
@@ -105,6 +106,7 @@ static void *run(void *argument) {
         if (!mh_ring_push(d->ring, &e)) {
             atomic_store(&d->stopped, gone);
             atomic_store(&d->unsent, true);
+            mh_ring_wake(d->ring);
         }
     }
     return NULL;
@@ -160,6 +162,7 @@ void mh_datapath_free(mh_datapath *d) {
     if (d->wake_fd >= 0) close(d->wake_fd);
     free_snapshot(atomic_load(&d->snapshot));
     free(atomic_load(&d->sockets));
+    mh_mac1_free(atomic_load(&d->mac1));
     if (d->indices) mh_index_table_free(d->indices);
     for (size_t i = 0; i < d->n_peers; i++) mh_peer_free(d->peers[i]);
     for (size_t i = 0; i < d->n_removed; i++) mh_peer_free(d->removed[i]);
@@ -232,6 +235,17 @@ int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload) {
 }
 
 void mh_datapath_set_mtu(mh_datapath *d, unsigned mtu) { atomic_store(&d->mtu, mtu); }
+
+int mh_datapath_set_mac1_key(mh_datapath *d, const uint8_t *key) {
+    mh_mac1 *m = key ? mh_mac1_new(key) : NULL;
+    if (key && !m) return ENOMEM;
+    pthread_mutex_lock(&d->control);
+    mh_mac1 *old = atomic_exchange(&d->mac1, m);
+    mh_quiesce(d);
+    mh_mac1_free(old);
+    pthread_mutex_unlock(&d->control);
+    return 0;
+}
 
 static size_t read_counts(const mh_snapshot *s, uint64_t *packets, uint64_t *bytes, size_t room) {
     if (!s) return 0;

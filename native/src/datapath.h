@@ -29,6 +29,9 @@ int mh_datapath_turn(mh_datapath *d);
 int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload);
 void mh_datapath_set_mtu(mh_datapath *d, unsigned mtu);
 
+/* From now on initiations and responses whose mac1 is not by this key (mac1.h; NULL: none is checked) are dropped. */
+int mh_datapath_set_mac1_key(mh_datapath *d, const uint8_t *key);
+
 /* Replaces program (NULL: no policy, all is dropped) and routes as one. When it returns, no packet is judged by the
  * former ones any more, and the former rules' final counts are in packets[] and bytes[] (room entries at most). Staged packets
  * are judged and routed anew: what the new ones do not let go to the same peer is dropped.

@@ -207,7 +207,11 @@ static void message_in(mh_worker *w, const mh_endpoint *from, uint8_t *message, 
         return;
     }
     const uint32_t type = len >= 4 ? mh_get32le(message) : 0;
-    if ((type == 1 && len == INITIATION_LEN) || (type == 2 && len == RESPONSE_LEN) || (type == 3 && len == COOKIE_LEN))
+    const bool handshake = (type == 1 && len == INITIATION_LEN) || (type == 2 && len == RESPONSE_LEN);
+    mh_mac1 *mac1 = atomic_load(&w->d->mac1);
+    if (handshake && mac1 && !mh_mac1_right(mac1, message, len))
+        drop(w, MH_REASON_AUTH, 1); /* a stranger's: it costs nobody's place in the ring */
+    else if (handshake || (type == 3 && len == COOKIE_LEN))
         push_data(w, MH_EVENT_MESSAGE, 0, from, message, len);
     else
         drop(w, MH_REASON_UNKNOWN_TYPE, 1);

@@ -42,6 +42,8 @@ void mh_ring_free(mh_ring *r) {
 
 int mh_ring_fd(const mh_ring *r) { return r->fd; }
 
+void mh_ring_wake(mh_ring *r) { eventfd_write(r->fd, 1); }
+
 /* An event has its message's length, not the size of its slot. */
 static void copy(mh_event *to, const mh_event *from) {
     memcpy(to, from, offsetof(mh_event, data));

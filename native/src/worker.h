@@ -17,6 +17,7 @@
 #include "counters.h"
 #include "icmp.h"
 #include "index_table.h"
+#include "mac1.h"
 #include "peer.h"
 #include "ring.h"
 #include "session.h"
@@ -105,6 +106,7 @@ struct mh_datapath {
 
     _Atomic(mh_snapshot *) snapshot;
     _Atomic(mh_udp *) sockets; /* NULL: none yet */
+    _Atomic(mh_mac1 *) mac1;   /* NULL: every handshake message goes up to Python */
     mh_index_table *indices;
     mh_ring *ring;
     mh_drops drops;

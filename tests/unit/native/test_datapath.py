@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import select
 import socket
 import struct
 import time
@@ -554,6 +557,45 @@ def test_a_flood_of_handshake_messages_is_bounded_and_loses_no_other_event() -> 
         events = b.path.events(limit=10_000)
         assert len([event for event in events if event.kind == EventKind.MESSAGE]) + lost == 600
         assert [event.peer_id for event in events if event.kind == EventKind.CONFIRMED] == [b.peer.id]
+
+
+def test_a_handshake_message_without_our_mac1_never_takes_a_place_in_the_ring() -> None:
+    key = bytes(range(32))
+    with connected() as (a, b):
+        b.path.set_mac1_key(key)
+        right = []
+        for kind, size in ((1, 148), (2, 92)):
+            body = struct.pack("<I", kind) + bytes(range(size - 36))
+            mac1 = hashlib.blake2s(body, key=key, digest_size=16).digest()
+            right.append(body + mac1 + bytes(16))
+            for wrong in (body + bytes(32), body[:-1] + b"\xff" + mac1 + bytes(16), body + bytes(16) + mac1):
+                a.udp4.sendto(wrong, b.udp4.getsockname())
+            a.udp4.sendto(right[-1], b.udp4.getsockname())
+        cookie = struct.pack("<I", 3) + bytes(60)
+        a.udp4.sendto(cookie, b.udp4.getsockname())  # has no mac1
+        b.path.turn()
+        assert [event.data for event in b.events(EventKind.MESSAGE)] == [*right, cookie]
+        assert b.path.drops() == {Reason.AUTH: 6}
+        b.path.set_mac1_key(None)
+        a.udp4.sendto(body + bytes(32), b.udp4.getsockname())
+        b.path.turn()
+        assert len(b.events(EventKind.MESSAGE)) == 1
+        with pytest.raises(ValueError, match="32 bytes"):
+            b.path.set_mac1_key(b"short")
+
+
+def test_an_event_for_which_the_ring_had_no_room_wakes_the_reader() -> None:
+    with connected() as (a, b):
+        for _ in range(6):
+            for _ in range(100):
+                a.udp4.sendto(struct.pack("<I", 1) + bytes(144), b.udp4.getsockname())
+            b.path.turn()
+        assert Reason.RING_FULL in b.path.drops()
+        os.eventfd_read(b.path.event_fd)  # as a reader does that has just emptied the ring
+        a.peer.keepalive()
+        b.path.turn()
+        assert select.select([b.path.event_fd], [], [], 0)[0]
+        assert [event.peer_id for event in b.path.events(limit=1)] == [b.peer.id]
 
 
 def test_an_inner_source_that_is_not_the_peers_is_dropped() -> None:
