@@ -1,0 +1,20 @@
+"""The README's code is code that runs."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_library_example_is_the_tested_one() -> None:
+    example = (ROOT / "tests/unit/service/example.py").read_text().rstrip()
+    assert f"```python\n{example}\n```" in (ROOT / "README.md").read_text()
+
+
+def test_every_make_target_the_readme_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    words = (ROOT / "README.md").read_text().split()
+    named = {after.strip("`*.,):") for before, after in zip(words, words[1:], strict=False) if before.endswith("make")}
+    targets = {name for name in named if name.isidentifier()}
+    assert {"demo", "test", "bench"} <= targets
+    for target in targets:
+        assert f"\n{target}:" in makefile, target
