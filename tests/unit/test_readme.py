@@ -1,5 +1,6 @@
 """The README's code is code that runs."""
 
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,7 +14,7 @@ def test_the_library_example_is_the_tested_one() -> None:
 def test_every_make_target_the_readme_names_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     words = (ROOT / "README.md").read_text().split()
-    named = {after.strip("`*.,):") for before, after in zip(words, words[1:], strict=False) if before.endswith("make")}
+    named = {after.strip("`*.,):") for before, after in pairwise(words) if before.endswith("make")}
     targets = {name for name in named if name.isidentifier()}
     assert {"demo", "test", "bench"} <= targets
     for target in targets:
