@@ -121,14 +121,16 @@ def table(results: Sequence[Result]) -> str:
 
 
 def verdicts(results: Sequence[Result]) -> list[str]:
-    """One line for each target: met or not."""
+    """One line for each target: met or not; the CPU ratio beside it holds on a busy machine too."""
     medians = {result.name: statistics.median(result.gbits) for result in results}
+    cpu = {result.name: statistics.median(result.cpu_per_gb) for result in results if result.cpu_per_gb}
     lines = []
     for base, target in TARGETS:
         if "molehill" in medians and base in medians:
             ratio = medians["molehill"] / medians[base]
             met = "met" if ratio >= target else "NOT met"
-            lines.append(f"molehill / {base}: {ratio:.2f}, target {target:.2f}: {met}")
+            by_cpu = f"by engine CPU per GB {cpu[base] / cpu['molehill']:.2f}"
+            lines.append(f"molehill / {base}: {ratio:.2f}, target {target:.2f}: {met} ({by_cpu})")
     return lines
 
 
@@ -169,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"median (min..max) of {options.rounds} rounds of {options.seconds:g} s; CPU: user + system of both engines.\n"
     )
     print(table(results))
+    if load > 1:
+        print("\nThe machine was busy with other work: only CPU s/GB can be compared with other runs.")
     lines = verdicts(results)
     print("\n" + "\n".join(lines) if lines else "")
     if options.json:
