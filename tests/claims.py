@@ -39,7 +39,7 @@ def tests_by_claim() -> dict[str, list[Test]]:
     found: dict[str, list[Test]] = defaultdict(list)
     words = {claim: re.compile(rf"_{_word(claim)}(_|$)") for claim in SENTENCES}
     ids = {claim: re.compile(rf"(?<![\w-]){claim}(?![\w])") for claim in SENTENCES}
-    for path in sorted((ROOT / "tests").rglob("*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         text = path.read_text()
         for node in ast.walk(ast.parse(text)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test_"):
@@ -98,6 +98,9 @@ _ENFORCED = {
     "MOB-3": "shown by `molehill profile show android`: cannot be enforced",
 }
 
+# What the proofs are made of: the specification that every enforcer is proven equal to, and properties by themselves.
+PROOFS = ("tests/proofs/spec.py", "tests/proofs/safety.py")
+
 _HEAD = """# Security: what is promised, who enforces it, what shows it
 
 Every claim of the [policy](policy.md) with the enforcers that carry it, a test and a proof. The page is written by
@@ -109,6 +112,8 @@ Every claim of the [policy](policy.md) with the enforcers that carry it, a test 
   documented semantics. nftables is held against the real kernel.
 * Where a firewall cannot say what the policy says, the difference has a name: see the end of the page. What a mode
   cannot block at all is in [known issues](known-issues.md).
+* **spec**: the claim is a sentence of the specification that the native program, the reference rules and each
+  firewall's rendered text are proven equal to. **safety**: it is proven as a property by itself.
 * `molehill explain` tells for any packet which claim decides, and what each enforcer does.
 
 """
@@ -146,17 +151,22 @@ def enforcers() -> dict[str, str]:
 
 
 def evidence() -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Tests and proofs of each claim, as file::function."""
+    """Of each claim: its tests, as file::function, and the proofs' files that name it."""
     tests: dict[str, list[str]] = {claim: [] for claim in SENTENCES}
-    proofs: dict[str, list[str]] = {claim: [] for claim in SENTENCES}
+    proofs = {claim: [file for file in PROOFS if _names(file, claim)] for claim in SENTENCES}
     for claim, found in tests_by_claim().items():
         for test in found:
-            kind = proofs if test.file.startswith("tests/proofs/") else tests
-            if test.by_name or not any(other.by_name for other in found) or kind is proofs:
-                kind[claim].append(f"{test.file}::{test.name}")
+            if test.by_name or not any(other.by_name for other in found):
+                tests[claim].append(f"{test.file}::{test.name}")
     for claim, names in _ALSO.items():
         tests[claim] = [*names, *(name for name in tests[claim] if name not in names)]
     return tests, proofs
+
+
+def _names(file: str, claim: str) -> bool:
+    """Whether a file of the proofs is there and names a claim."""
+    path = ROOT / file
+    return path.exists() and re.search(rf"(?<![\w-]){claim}(?!\w)", path.read_text()) is not None
 
 
 def page() -> str:
@@ -175,8 +185,8 @@ def page() -> str:
 
 
 def _links(names: list[str]) -> str:
-    parts = (name.split("::") for name in names[:SHOWN])
-    return "<br>".join(f"[{function}](../{file})" for file, function in parts)
+    parts = (name.partition("::") for name in names[:SHOWN])
+    return "<br>".join(f"[{function or Path(file).stem}](../{file})" for file, _, function in parts)
 
 
 if __name__ == "__main__":
