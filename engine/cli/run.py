@@ -16,6 +16,7 @@ import click
 from engine.cli.main import BAD_INPUT, FAILED, OK, Fault
 
 if TYPE_CHECKING:
+    from engine.host import SystemDns
     from engine.service import Builder, Session
     from engine.wg.conf import Conf
     from engine.wg.config import DeviceConfig
@@ -67,6 +68,9 @@ def command(
     From the start until you disconnect, no packet leaves but as the current state permits: a lost tunnel, another
     server, even a crash do not open it. Ctrl-C (or SIGTERM) is the disconnect, and removes everything.
 
+    While connected, the system asks the tunnel's DNS servers. MOLEHILL_DNS=resolved|networkmanager|resolvconf|file says
+    by whom they are set (default: by who manages them here), MOLEHILL_DNS=none leaves the system's own.
+
     \b
     Examples:
       sudo molehill run /etc/wireguard/se1.conf
@@ -92,7 +96,13 @@ def command(
 
     import uvloop
 
-    sys.exit(uvloop.run(_run(conf, parsed, builder, as_json)))
+    from engine.host import SystemDns
+
+    try:
+        system_dns = SystemDns()
+    except ValueError as error:
+        raise Fault(str(error), BAD_INPUT) from None
+    sys.exit(uvloop.run(_run(conf, parsed, builder, system_dns, as_json)))
 
 
 def _read(path: Path) -> Conf:
@@ -135,6 +145,8 @@ def _ignored(conf: Conf) -> list[str]:
         notices.append(f"{key} is ignored: molehill runs no commands from a configuration")
     if conf.table != "auto":
         notices.append(f"Table = {conf.table} is ignored: everything is captured")
+    if conf.dns_search:
+        notices.append(f"the search domain {conf.dns_search[0]} in DNS is ignored: only servers are set")
     if conf.device.fwmark:
         notices.append("FwMark is ignored: molehill uses its own")
     return notices
@@ -156,14 +168,18 @@ async def _resolved(config: DeviceConfig) -> DeviceConfig:
     return config.with_endpoints(found)
 
 
-async def _run(path: Path, conf: Conf, builder: Builder, as_json: bool) -> int:
+async def _run(path: Path, conf: Conf, builder: Builder, system_dns: SystemDns, as_json: bool) -> int:
     import asyncio
 
-    from engine.host import Host
+    from engine.host import DnsError, Host
     from engine.policy import MARK
     from engine.service import Session, State, Unavailable
     from engine.service.control import StatusServer
 
+    try:
+        await system_dns.recover()  # the endpoints' names are looked up next, by the machine's own servers
+    except DnsError as error:
+        click.echo(f"molehill: {error}", err=True)
     try:
         configuration = builder.set_wireguard(await _resolved(conf.device)).configuration()
     except ValueError as error:
@@ -173,7 +189,7 @@ async def _run(path: Path, conf: Conf, builder: Builder, as_json: bool) -> int:
     if conf.mtu is None and peer is not None and peer.endpoint is not None and peer.endpoint.address is not None:
         route = await host.route_mtu(peer.endpoint.address, MARK)
         configuration = replace(configuration, mtu=max(1280, min(route, 65535) - _OUTER_OVERHEAD))
-    session = Session(configuration, host=host)
+    session = Session(configuration, host=host, dns=system_dns)
     try:
         await session.start()
     except Unavailable as error:

@@ -43,6 +43,8 @@ def render(data: dict[str, Any]) -> str:
         rows.append(("attempt", f"{data['attempt'] + 1}" + (f", {data['problem']}" if data["problem"] else "")))
     if state == "connected":
         rows.append(("verified", f"by {data['verified_by']}"))
+    if data["dns"]:
+        rows.append(("dns", data["dns"]))
     for peer in data["peers"]:
         shaken = peer["last_handshake"]
         ago = f"{max(0, int(time.time() - shaken))} s ago" if shaken else "never"

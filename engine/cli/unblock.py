@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from engine.cli.main import Fault
+from engine.cli.main import BAD_INPUT, Fault
 
 
 @click.command("unblock")
@@ -17,12 +17,14 @@ def command(interface: str | None) -> None:
     import asyncio
 
     from engine.cli.require import require_privilege
-    from engine.host import HostError
+    from engine.host import DnsError, HostError
     from engine.service import Unavailable, remove_block
 
     require_privilege()
     try:
         asyncio.run(remove_block(interface))
-    except (Unavailable, HostError) as error:
+    except (Unavailable, HostError, DnsError) as error:
         raise Fault(str(error)) from None
+    except ValueError as error:  # MOLEHILL_DNS
+        raise Fault(str(error), BAD_INPUT) from None
     click.echo("nothing is blocked by molehill any more")

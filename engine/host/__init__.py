@@ -1,7 +1,8 @@
-"""The machine: routes, rules, addresses, capabilities."""
+"""The machine: routes, rules, addresses, resolvers, capabilities."""
 
 from engine.host.capture import DEFAULT_ROUTES, Capture
+from engine.host.dns import DnsError, SystemDns
 from engine.host.netlink import Host, HostError
 from engine.host.offline import OfflineMonitor
 
-__all__ = ["DEFAULT_ROUTES", "Capture", "Host", "HostError", "OfflineMonitor"]
+__all__ = ["DEFAULT_ROUTES", "Capture", "DnsError", "Host", "HostError", "OfflineMonitor", "SystemDns"]

@@ -1,6 +1,6 @@
 """The VPN-service model: `Builder`, `establish()`, profiles."""
 
-from engine.host import HostError
+from engine.host import DnsError, HostError
 from engine.policy import State
 from engine.service.builder import Builder, Configuration
 from engine.service.profiles import PROFILES, Gap, Profile
@@ -11,6 +11,7 @@ __all__ = [
     "PROFILES",
     "Builder",
     "Configuration",
+    "DnsError",
     "Gap",
     "HostError",
     "Profile",

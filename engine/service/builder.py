@@ -20,7 +20,7 @@ from ipaddress import (
 )
 from typing import TYPE_CHECKING
 
-from engine.host import DEFAULT_ROUTES, Capture
+from engine.host import DEFAULT_ROUTES, Capture, SystemDns
 from engine.policy import MARK, Hop, IPAddress, IPNetwork, Policy, Protocol, State, Tunnel, nets
 from engine.service.profiles import PROFILES, Profile
 from engine.state import Settings
@@ -203,7 +203,7 @@ class Builder:
         """
         from engine.service.session import Session
 
-        session = Session(self.configuration())
+        session = Session(self.configuration(), dns=SystemDns())
         await session.start()
         session.connect()
         return session

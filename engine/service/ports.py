@@ -59,3 +59,24 @@ class HostPort(Protocol):
 
     async def close(self) -> None:
         """End the worker."""
+
+
+class DnsPort(Protocol):
+    """What a session asks of engine.host's `SystemDns`."""
+
+    async def set(
+        self, interface: str, servers: tuple[IPAddress, ...], outside: frozenset[IPAddress] = frozenset()
+    ) -> None:
+        """Let the machine ask these servers."""
+
+    async def reset(self) -> None:
+        """Give it its own back."""
+
+    async def recover(self) -> None:
+        """Put back what a killed run left."""
+
+    async def close(self) -> None:
+        """End; what is set stays set."""
+
+    def describe(self) -> str:
+        """What is set, in a few words."""

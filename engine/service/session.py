@@ -24,11 +24,11 @@ from typing import Any
 
 from engine import state
 from engine.filter import Compiled, compile_policy
-from engine.host import Capture, Host, HostError, OfflineMonitor
-from engine.policy import MARK, Policy, State
+from engine.host import Capture, DnsError, Host, HostError, OfflineMonitor, SystemDns
+from engine.policy import MARK, IPAddress, Platform, Policy, State, nets
 from engine.service.builder import Configuration
 from engine.service.connection import SILENT, Connection
-from engine.service.ports import HostPort, TunnelPort, TunPort
+from engine.service.ports import DnsPort, HostPort, TunnelPort, TunPort
 from engine.service.status import SessionStatus, as_data
 from engine.state import Cause, CauseKind
 from engine.tunnel.clock import wall
@@ -75,6 +75,7 @@ class Session:
         configuration: Configuration,
         *,
         host: HostPort | None = None,
+        dns: DnsPort | None = None,
         open_tun: OpenTun = _linux_tun,
         open_tunnel: OpenTunnel = _tunnel,
     ) -> None:
@@ -82,6 +83,7 @@ class Session:
         self._generation = 0
         self._machine = state.Machine(configuration.settings())
         self._host: HostPort = host if host is not None else Host()
+        self._dns = dns  # None: the system's resolvers are left alone
         self._open_tun_device, self._open_tunnel = open_tun, open_tunnel
         self._tun: TunPort | None = None
         self._tunnel: TunnelPort | None = None
@@ -118,13 +120,14 @@ class Session:
     def details(self) -> dict[str, Any]:
         """All there is to tell, as plain data (see `engine.service.status.as_data`)."""
         tunnel = self._tunnel.status() if self._tunnel is not None else None
-        resolvers = self._configuration.resolvers(self._status.state)
+        resolvers = self._dns.describe() if self._dns is not None else ""
         return as_data(self._status, self._configuration, tunnel, resolvers, self._connection.verified_by)
 
     async def start(self) -> None:
         """Take the place and open the TUN, which drops everything. Raises Unavailable; then nothing has changed."""
         self._lock = _take_place()
         try:
+            await self._recover_dns()
             await self._open()
             await self._apply(self._machine.situation.policy)
         except (_Failed, OSError, TunError) as error:
@@ -209,6 +212,8 @@ class Session:
             self._offline.close()
         await self._close_tunnel()
         await self._host.close()
+        if self._dns is not None:
+            await self._dns.close()
         self._give_up_place()
 
     def post(self, event: state.Event) -> None:
@@ -252,6 +257,7 @@ class Session:
                 await self._capture(self._machine.situation.policy)
                 if self._machine.situation.interface != self._configuration.tunnel:
                     self.post(state.InterfaceUp(self._configuration.tunnel))
+                await self._ask_nobody()
             case state.CloseTun():
                 await self._release()
             case state.StartTunnel(_, timeout):
@@ -261,8 +267,10 @@ class Session:
             case state.StopTunnel():
                 await self._stop_tunnel()
                 self.post(state.TunnelClosed())
-            case state.SetDns() | state.ResetDns():
-                log.debug("the system's resolver configuration is not changed: docs/known-issues.md")
+            case state.SetDns(servers):
+                await self._set_dns(servers)
+            case state.ResetDns():
+                await self._reset_dns()
             case state.Report(status):
                 if status.state is State.CONNECTED and self._status.state is not State.CONNECTED and self._tunnel:
                     await self._connection.watch(self._tunnel, self._configuration)
@@ -373,6 +381,40 @@ class Session:
             return
         self._connection.tunnel_event(event, self._configuration)
 
+    # The system's resolvers
+
+    async def _set_dns(self, servers: tuple[IPAddress, ...]) -> None:
+        outside = frozenset(server for server in self._configuration.dns if nets.is_local(server))
+        try:
+            if self._dns is not None:
+                await self._dns.set(self._configuration.interface, servers, outside)
+        except DnsError as error:
+            raise _Failed(state.Fatal(Cause(CauseKind.SET_DNS, str(error)))) from error
+
+    async def _recover_dns(self) -> None:
+        """Never a reason not to start; if it is one not to be Connected, `_set_dns` says so."""
+        try:
+            if self._dns is not None:
+                await self._dns.recover()
+        except DnsError as error:
+            log.error("%s", error)
+
+    async def _reset_dns(self) -> None:
+        """Never a failure for the machine: it must go on leaving the state."""
+        try:
+            if self._dns is not None:
+                await self._dns.reset()
+        except DnsError as error:
+            log.error("%s", error)
+
+    async def _ask_nobody(self) -> None:
+        """Android's system has a resolver that nobody is while it is blocked; a failure opens nothing."""
+        if self._configuration.profile.platform is Platform.ANDROID:
+            try:
+                await self._set_dns(self._configuration.resolvers(self._machine.situation.state))
+            except _Failed as failure:
+                log.error("%s", failure)
+
     # The way to the peer
 
     def _watch_way_to_peer(self) -> None:
@@ -408,10 +450,10 @@ def _take_place() -> socket.socket:
 
 
 async def remove_block(interface: str | None) -> None:
-    """The explicit disconnect without a session: remove what a killed or "always require VPN" run left blocking.
+    """The explicit disconnect without a session: remove what a killed or "always require VPN" run left behind.
 
     `interface` None: the one into which our routes lead.
-    Raises Unavailable while a session runs, HostError when the machine refuses.
+    Raises Unavailable while a session runs, HostError or DnsError when the machine refuses.
     """
     place = _take_place()
     try:
@@ -420,5 +462,10 @@ async def remove_block(interface: str | None) -> None:
             await host.release(interface, MARK)
         finally:
             await host.close()
+        dns = SystemDns()
+        try:
+            await dns.recover()
+        finally:
+            await dns.close()
     finally:
         place.close()

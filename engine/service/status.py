@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import state
-from engine.policy import IPAddress, State
+from engine.policy import State
 from engine.service.builder import Configuration
 from engine.tunnel.events import TunnelStatus
 from engine.wg.keys import key_to_base64
@@ -46,7 +46,7 @@ def as_data(
     status: SessionStatus,
     configuration: Configuration,
     tunnel: TunnelStatus | None,
-    resolvers: tuple[IPAddress, ...],
+    dns: str,
     verified_by: str,
 ) -> dict[str, Any]:
     """Everything for `status --json`: times in seconds since 1970, sizes in bytes."""
@@ -66,7 +66,7 @@ def as_data(
         "problem": status.problem or None,
         "online": machine.online,
         "verified_by": verified_by,
-        "resolvers": [str(server) for server in resolvers],
+        "dns": dns,
         "cannot_block": [{"id": gap.id, "text": gap.text} for gap in configuration.profile.cannot_block],
         "mtu": configuration.mtu,
         "peers": [],

@@ -184,7 +184,10 @@ class Lab:
                 f'#!/bin/sh\nPYTHONPATH="{ROOT}:$PYTHONPATH" exec "{sys.executable}" -P -m {module} "$@"\n'
             )
             script.chmod(0o755)
-        own = {"MOLEHILL_RUN_DIR": str(self.dir / "run")}  # apart from other labs, which share /run
+        own = {
+            "MOLEHILL_RUN_DIR": str(self.dir / "run"),  # apart from other labs, which share /run
+            "MOLEHILL_DNS": "none",  # a network namespace shares the machine's /etc/resolv.conf
+        }
         return {**os.environ, **own, "PATH": f"{bin_dir}:{os.environ.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"}
 
     def namespace(self, role: str) -> Namespace:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from engine.host import Capture, HostError
+from engine.host import Capture, DnsError, HostError
 from engine.policy import IPAddress
 from engine.service.ports import TunPort
 from engine.tunnel.events import HandshakeCompleted, PeerStatus, TunnelEvent, TunnelStatus
@@ -106,6 +106,41 @@ class FakeTunnel:
             offloads={},
             statistics={},
         )
+
+
+class FakeDns:
+    """Keeps the servers, and which of them are outside the tunnel."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.servers: tuple[IPAddress, ...] = ()
+        self.outside: frozenset[IPAddress] = frozenset()
+        self.breaks_set = self.breaks_reset = self.breaks_recover = False
+
+    async def set(
+        self, interface: str, servers: tuple[IPAddress, ...], outside: frozenset[IPAddress] = frozenset()
+    ) -> None:
+        if self.breaks_set:
+            raise DnsError("/etc/resolv.conf cannot be written (Read-only file system)")
+        self.servers, self.outside = servers, outside
+        self.world.log.append(f"dns {' '.join(map(str, servers))}")
+
+    async def reset(self) -> None:
+        if self.breaks_reset:
+            raise DnsError("/etc/resolv.conf cannot be restored (Read-only file system)")
+        self.servers = ()
+        self.world.log.append("dns reset")
+
+    async def recover(self) -> None:
+        if self.breaks_recover:
+            raise DnsError("a record cannot be read")
+        self.world.log.append("dns recover")
+
+    async def close(self) -> None:
+        self.world.log.append("dns closed")
+
+    def describe(self) -> str:
+        return " ".join(map(str, self.servers))
 
 
 class FakeHost:

@@ -1,0 +1,6 @@
+"""The system's resolvers while Connected: set, and restored exactly. What DNS may *leave* is the filter's business."""
+
+from engine.host.dns.manager import DnsError
+from engine.host.dns.system import SystemDns
+
+__all__ = ["DnsError", "SystemDns"]

@@ -1,0 +1,69 @@
+"""Calls on the system bus. dbus-fast is imported when the first one is made: most machines' help needs none."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from engine.host.dns.manager import DnsError
+
+if TYPE_CHECKING:
+    from dbus_fast.aio import MessageBus
+
+_DBUS = "org.freedesktop.DBus"
+
+
+class Bus:
+    """A connection to the system bus, or to the bus at `address` (a D-Bus server address)."""
+
+    def __init__(self, connection: MessageBus) -> None:
+        self._connection = connection
+
+    @staticmethod
+    async def connect(address: str | None) -> Bus | None:
+        """The bus, or None where there is none."""
+        from dbus_fast import BusType, DBusError
+        from dbus_fast.aio import MessageBus
+        from dbus_fast.errors import AuthError, InvalidAddressError
+
+        try:
+            connection = MessageBus(address) if address else MessageBus(bus_type=BusType.SYSTEM)
+            return Bus(await connection.connect())
+        except (OSError, EOFError, DBusError, AuthError, InvalidAddressError):
+            return None
+
+    async def call(
+        self, service: str, path: str, interface: str, method: str, signature: str = "", *body: object
+    ) -> list[Any]:
+        """Call a method and return the body of its answer; DnsError with the service's own words."""
+        from dbus_fast import Message, MessageType
+
+        message = Message(
+            destination=service, path=path, interface=interface, member=method, signature=signature, body=list(body)
+        )
+        try:
+            reply = await self._connection.call(message)
+        except (OSError, EOFError) as error:
+            raise DnsError(f"the system bus is gone ({error})") from error
+        if reply is None:
+            raise DnsError(f"{service} gave no answer to {method}")
+        if reply.message_type is MessageType.ERROR:
+            words = reply.body[0] if reply.body else reply.error_name
+            raise DnsError(f"{service} refused {method}: {words}")
+        return list(reply.body)
+
+    async def get(self, service: str, path: str, interface: str, name: str) -> object:
+        """A property's value."""
+        (variant,) = await self.call(service, path, f"{_DBUS}.Properties", "Get", "ss", interface, name)
+        value: object = variant.value
+        return value
+
+    async def has(self, service: str) -> bool:
+        """Whether the service runs."""
+        (there,) = await self.call(_DBUS, "/org/freedesktop/DBus", _DBUS, "NameHasOwner", "s", service)
+        return bool(there)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        self._connection.disconnect()
+        await asyncio.sleep(0)  # its socket is closed by the event loop
