@@ -1,96 +1,155 @@
 /*
- * aead.c - ChaCha20-Poly1305 by libcrypto's EVP.
- *
- * EVP is quick only when it has nothing to set up: so a key holds one context for each direction, the cipher is
- * fetched once when the key is made, and each packet sets the nonce alone (cipher NULL, key NULL). Measured at
- * 1420 bytes, passing the key again costs 5 % more and fetching the cipher again 45 %.
+ * aead.c - which code seals and opens: the choice of a kernel, and for each burst, whether it is worth one.
  */
 #include "aead.h"
 
-#include <limits.h>
-#include <openssl/core_names.h>
-#include <openssl/evp.h>
-#include <openssl/params.h>
+#include "aead_libcrypto.h"
+#include "aead_wide.h"
+
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-#define NONCE_LEN 12
-
 struct mh_aead_key {
-    EVP_CIPHER_CTX *seal;
-    EVP_CIPHER_CTX *open;
+    mh_libcrypto libcrypto;
+    const mh_wide *wide; /* NULL: libcrypto alone */
+    uint32_t words[8];
 };
 
-/* RFC 8439 with the paper's nonce (5.4.6): 32 zero bits, then the counter, little-endian. */
-static void nonce_of(uint64_t counter, uint8_t nonce[NONCE_LEN]) {
-    memset(nonce, 0, 4);
-    mh_put64le(nonce + 4, counter);
+/* The wide kernels of this build, the best first. */
+static const mh_wide *const kernels[] = {
+#ifdef MH_WIDE_X86
+    &mh_wide_avx512,
+    &mh_wide_avx2,
+#endif
+    NULL,
+};
+
+/* Written once, under choose_once, and only read after. */
+static pthread_once_t choose_once = PTHREAD_ONCE_INIT;
+static const char *chosen_name;
+static const mh_wide *chosen_wide;
+static char complaint[200];
+
+/* The wide kernel of that name, or why it cannot be had. */
+static const mh_wide *find(const char *name, const char **why) {
+    for (const mh_wide *const *kernel = kernels; *kernel; kernel++) {
+        if (strcmp((*kernel)->name, name) != 0)
+            continue;
+        if (!(*kernel)->supported())
+            *why = "which this CPU or operating system does not support";
+        else if (!mh_wide_selftest(*kernel))
+            *why = "which fails its self-test on this machine";
+        else
+            return *kernel;
+        return NULL;
+    }
+    *why = "but this build knows libcrypto"
+#ifdef MH_WIDE_X86
+           ", avx2 and avx512"
+#endif
+           " only";
+    return NULL;
+}
+
+static void choose(void) {
+    const char *asked = secure_getenv("MOLEHILL_AEAD"), *why = NULL;
+    if (asked && strcmp(asked, "libcrypto") == 0) {
+        chosen_name = "libcrypto";
+    } else if (asked) {
+        chosen_wide = find(asked, &why);
+        if (chosen_wide)
+            chosen_name = chosen_wide->name;
+        else
+            snprintf(complaint, sizeof complaint, "MOLEHILL_AEAD asks for \"%.40s\", %s", asked, why);
+    } else {
+        chosen_name = "libcrypto";
+        for (const mh_wide *const *kernel = kernels; *kernel && !chosen_wide; kernel++) {
+            if (!(*kernel)->supported())
+                continue;
+            if (mh_wide_selftest(*kernel))
+                chosen_wide = *kernel, chosen_name = (*kernel)->name;
+            else
+                snprintf(complaint, sizeof complaint, "the AEAD kernel %s fails its self-test and is not used",
+                         (*kernel)->name);
+        }
+    }
+}
+
+const char *mh_aead_kernel(void) {
+    pthread_once(&choose_once, choose);
+    return chosen_name;
+}
+
+const char *mh_aead_complaint(void) {
+    pthread_once(&choose_once, choose);
+    return complaint[0] ? complaint : NULL;
+}
+
+static mh_aead_key *key_new(const mh_wide *wide, const uint8_t key[MH_KEY_LEN]) {
+    mh_aead_key *k = calloc(1, sizeof *k);
+    if (!k)
+        return NULL;
+    if (!mh_libcrypto_init(&k->libcrypto, key)) {
+        free(k);
+        return NULL;
+    }
+    k->wide = wide;
+    for (size_t i = 0; i < 8; i++)
+        k->words[i] = mh_get32le(key + 4 * i);
+    return k;
 }
 
 mh_aead_key *mh_aead_key_new(const uint8_t key[MH_KEY_LEN]) {
-    static const uint8_t no_nonce[NONCE_LEN] = {0};
-    mh_aead_key *k = calloc(1, sizeof *k);
-    EVP_CIPHER *cipher = EVP_CIPHER_fetch(NULL, "ChaCha20-Poly1305", NULL);
-    bool ok = k && cipher && (k->seal = EVP_CIPHER_CTX_new()) && (k->open = EVP_CIPHER_CTX_new()) &&
-              EVP_EncryptInit_ex2(k->seal, cipher, key, no_nonce, NULL) == 1 &&
-              EVP_DecryptInit_ex2(k->open, cipher, key, no_nonce, NULL) == 1;
-    EVP_CIPHER_free(cipher); /* the contexts keep their own reference */
-    if (!ok) {
-        mh_aead_key_free(k);
-        return NULL;
-    }
-    return k;
+    return mh_aead_kernel() ? key_new(chosen_wide, key) : NULL;
+}
+
+mh_aead_key *mh_aead_key_new_with(const char *kernel, const uint8_t key[MH_KEY_LEN]) {
+    const char *why;
+    const mh_wide *wide = strcmp(kernel, "libcrypto") == 0 ? NULL : find(kernel, &why);
+    return wide || strcmp(kernel, "libcrypto") == 0 ? key_new(wide, key) : NULL;
 }
 
 void mh_aead_key_free(mh_aead_key *key) {
     if (!key)
         return;
-    EVP_CIPHER_CTX_free(key->seal); /* libcrypto clears the key material it frees */
-    EVP_CIPHER_CTX_free(key->open);
+    mh_libcrypto_done(&key->libcrypto);
+    mh_wipe(key, sizeof *key);
     free(key);
 }
 
-static bool seal_one(EVP_CIPHER_CTX *ctx, mh_aead_job *job) {
-    uint8_t nonce[NONCE_LEN];
-    int done = 0, rest = 0;
-    if (job->len > INT_MAX)
+/* Is the wide kernel quicker for these? */
+static bool worth(const mh_aead_key *key, const mh_aead_job *jobs, size_t n) {
+    if (!key->wide || n < 2)
         return false;
-    nonce_of(job->counter, nonce);
-    OSSL_PARAM tag[] = {
-        OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, job->data + job->len, MH_TAG_LEN),
-        OSSL_PARAM_construct_end(),
-    };
-    return EVP_EncryptInit_ex2(ctx, NULL, NULL, nonce, NULL) == 1 &&
-           EVP_EncryptUpdate(ctx, job->data, &done, job->data, (int)job->len) == 1 &&
-           EVP_EncryptFinal_ex(ctx, job->data + done, &rest) == 1 && EVP_CIPHER_CTX_get_params(ctx, tag) == 1;
+    for (size_t i = 0; i < n; i++)
+        if (jobs[i].len > MH_WIDE_MAX_LEN)
+            return false;
+    return true;
 }
 
-static bool open_one(EVP_CIPHER_CTX *ctx, mh_aead_job *job) {
-    uint8_t nonce[NONCE_LEN];
-    int done = 0, rest = 0;
-    if (job->len > INT_MAX)
-        return false;
-    nonce_of(job->counter, nonce);
-    OSSL_PARAM tag[] = {
-        OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, job->data + job->len, MH_TAG_LEN),
-        OSSL_PARAM_construct_end(),
-    };
-    return EVP_DecryptInit_ex2(ctx, NULL, NULL, nonce, tag) == 1 &&
-           EVP_DecryptUpdate(ctx, job->data, &done, job->data, (int)job->len) == 1 &&
-           EVP_DecryptFinal_ex(ctx, job->data + done, &rest) == 1;
-}
-
-/* A job that failed shows neither a plaintext that nobody vouches for nor one that was to be hidden. */
-static size_t run(EVP_CIPHER_CTX *ctx, bool (*one)(EVP_CIPHER_CTX *, mh_aead_job *), mh_aead_job *jobs, size_t n) {
+size_t mh_aead_seal(mh_aead_key *key, mh_aead_job *jobs, size_t n) {
     size_t good = 0;
-    for (size_t i = 0; i < n; i++) {
-        jobs[i].ok = one(ctx, &jobs[i]);
-        if (jobs[i].ok)
-            good++;
-        else
-            mh_wipe(jobs[i].data, jobs[i].len);
+    for (size_t at = 0, some; at < n; at += some) {
+        some = n - at < MH_WIDE ? n - at : MH_WIDE;
+        if (worth(key, jobs + at, some)) {
+            mh_wide_seal(key->wide, key->words, jobs + at, some);
+            good += some;
+        } else {
+            good += mh_libcrypto_seal(&key->libcrypto, jobs + at, some);
+        }
     }
     return good;
 }
 
-size_t mh_aead_seal(mh_aead_key *key, mh_aead_job *jobs, size_t n) { return run(key->seal, seal_one, jobs, n); }
-size_t mh_aead_open(mh_aead_key *key, mh_aead_job *jobs, size_t n) { return run(key->open, open_one, jobs, n); }
+size_t mh_aead_open(mh_aead_key *key, mh_aead_job *jobs, size_t n) {
+    size_t good = 0;
+    for (size_t at = 0, some; at < n; at += some) {
+        some = n - at < MH_WIDE ? n - at : MH_WIDE;
+        if (worth(key, jobs + at, some))
+            good += mh_wide_open(key->wide, key->words, jobs + at, some);
+        else
+            good += mh_libcrypto_open(&key->libcrypto, jobs + at, some);
+    }
+    return good;
+}

@@ -2,6 +2,11 @@
  * aead.h - ChaCha20-Poly1305 (RFC 8439, WireGuard's nonce: 4 zero bytes, 64-bit little-endian counter, empty AD)
  * over bursts, in place.
  *
+ * Which code does it is chosen once, at the first need: "avx512" or "avx2" where the CPU has it (aead_wide.h), else
+ * "libcrypto" (aead_libcrypto.h); the environment variable MOLEHILL_AEAD asks for one of them by name. What it asks
+ * for and cannot have is an error and never another kernel: there are then no keys at all. Whatever was chosen,
+ * libcrypto takes the bursts that are too small for it.
+ *
  * Ownership: a key owns its cipher contexts until mh_aead_key_free(), which wipes them. Threads: a key may be used
  * by one thread at a time for each direction (its holder, mh_session, locks).
  */
@@ -20,7 +25,13 @@ typedef struct {
     uint64_t counter;
 } mh_aead_job;
 
-mh_aead_key *mh_aead_key_new(const uint8_t key[MH_KEY_LEN]); /* NULL: out of memory, or no such cipher in libcrypto */
+const char *mh_aead_kernel(void);    /* the name of the chosen kernel; NULL: there is none, mh_aead_complaint says why */
+const char *mh_aead_complaint(void); /* one sentence about the choice: an error, or a kernel passed over; NULL: none */
+
+/* NULL: out of memory, no such cipher in libcrypto, or no kernel. */
+mh_aead_key *mh_aead_key_new(const uint8_t key[MH_KEY_LEN]);
+/* With a kernel by name, for tests and benchmarks. NULL also: not on this machine. */
+mh_aead_key *mh_aead_key_new_with(const char *kernel, const uint8_t key[MH_KEY_LEN]);
 void mh_aead_key_free(mh_aead_key *key);                     /* NULL is fine */
 
 /* Both return how many jobs are ok; a bad job harms no other. */
