@@ -63,38 +63,68 @@ void mh_chacha20_keys_avx2(const uint32_t key[8], const mh_aead_job *jobs, size_
 void mh_chacha20_crypt_avx2(const uint32_t key[8], const mh_aead_job *jobs, size_t n);
 void mh_poly1305_tags_avx2(const mh_wide_keys *keys, const mh_aead_job *jobs, size_t n, uint8_t (*tags)[MH_TAG_LEN]);
 
-/* Slots: the blocks of a burst in order, a vector's worth at a time. */
+/* Slots: the blocks of a burst, a vector's worth at a time: first the whole blocks of all packets, then what their
+ * ends have of one, so that nearly every vector is combined with 64 bytes everywhere, without asking. */
 typedef struct {
-    _Alignas(64) uint32_t block[16], low[16], high[16]; /* block number and the counter's halves, per lane */
-    uint8_t *at[16];
-    uint32_t len[16]; /* bytes of the block that the packet has, 1..64 */
-    size_t filled;
+    _Alignas(64) uint32_t block[32], low[32], high[32]; /* by lane: block number, the halves of the packet's counter */
+    _Alignas(64) uintptr_t at[32];                      /* where the block's data are */
+    uint32_t len[16];                                   /* of an end: how many, 1..63 */
+    uint32_t whole, filled;                             /* lanes below `whole` have 64 bytes */
 } mh_slots;
 
 typedef struct {
-    const mh_aead_job *job, *end;
-    uint32_t offset;
+    const mh_aead_job *jobs;
+    size_t n, i;    /* the packet that is next, */
+    uint32_t block; /* and its block of 64 bytes, from 0 */
+    bool ends;      /* the whole blocks are through */
 } mh_slot_cursor;
 
-/* Fills the next lanes. Those left over keep what they had: they are computed and not used. */
-static inline void mh_slots_fill(mh_slots *s, mh_slot_cursor *c, size_t lanes) {
-    size_t lane = 0;
-    for (; c->job < c->end; c->job++, c->offset = 0) {
-        const mh_aead_job *job = c->job;
-        if (!job->ok)
-            continue;
-        for (; c->offset < job->len; c->offset += 64, lane++) {
-            if (lane == lanes)
-                goto full;
-            const uint32_t rest = job->len - c->offset;
-            s->block[lane] = c->offset / 64 + 1;
-            s->low[lane] = (uint32_t)job->counter;
-            s->high[lane] = (uint32_t)(job->counter >> 32);
-            s->at[lane] = job->data + c->offset;
-            s->len[lane] = rest < 64 ? rest : 64;
+static inline void mh_slots_clear(mh_slots *s) {
+    memset(s->block, 0, 64);
+    memset(s->low, 0, 64);
+    memset(s->high, 0, 64);
+}
+
+/* Fills the next lanes. Those left over have some other content: they are computed and not used. Writing as many
+ * lanes as a vector has for each packet, more than it needs, makes each of the four lines one or two stores. */
+static inline __attribute__((always_inline)) void mh_slots_fill(mh_slots *s, mh_slot_cursor *c, const uint32_t lanes) {
+    uint32_t lane = 0;
+    for (; !c->ends && c->i < c->n; c->i++, c->block = 0) {
+        const mh_aead_job *job = &c->jobs[c->i];
+        const uint32_t rest = job->ok ? job->len / 64 - c->block : 0, run = rest < lanes - lane ? rest : lanes - lane;
+        if (run) {
+            const uintptr_t at = (uintptr_t)job->data + (uintptr_t)64 * c->block;
+            const uint32_t first = c->block + 1, low = (uint32_t)job->counter, high = (uint32_t)(job->counter >> 32);
+            uint32_t *const to_block = s->block + lane, *const to_low = s->low + lane, *const to_high = s->high + lane;
+            uintptr_t *const to_at = s->at + lane;
+            for (size_t i = 0; i < lanes; i++) to_block[i] = first + (uint32_t)i;
+            for (size_t i = 0; i < lanes; i++) to_low[i] = low;
+            for (size_t i = 0; i < lanes; i++) to_high[i] = high;
+            for (size_t i = 0; i < lanes; i++) to_at[i] = at + 64 * i;
+            lane += run;
+            c->block += run;
+        }
+        if (run < rest) {
+            s->whole = s->filled = lane;
+            return;
         }
     }
-full:
+    s->whole = lane;
+    if (!c->ends) {
+        c->ends = true;
+        c->i = 0;
+    }
+    for (; c->i < c->n && lane < lanes; c->i++) {
+        const mh_aead_job *job = &c->jobs[c->i];
+        const uint32_t whole = job->len / 64;
+        if (job->ok && job->len % 64) {
+            s->block[lane] = whole + 1;
+            s->low[lane] = (uint32_t)job->counter;
+            s->high[lane] = (uint32_t)(job->counter >> 32);
+            s->at[lane] = (uintptr_t)job->data + (uintptr_t)64 * whole;
+            s->len[lane++] = job->len % 64;
+        }
+    }
     s->filled = lane;
 }
 

@@ -100,18 +100,17 @@ INLINE void transpose(__m256i x[16]) {
 
 INLINE __m256i load(const void *p) { return _mm256_loadu_si256(p); }
 
-INLINE void combine(uint8_t *at, uint32_t len, __m256i first, __m256i second) {
-    if (len == 64) {
-        _mm256_storeu_si256((void *)at, _mm256_xor_si256(load(at), first));
-        _mm256_storeu_si256((void *)(at + 32), _mm256_xor_si256(load(at + 32), second));
-    } else {
-        uint8_t part[64];
-        memcpy(part, at, len);
-        memset(part + len, 0, 64 - len);
-        _mm256_storeu_si256((void *)part, _mm256_xor_si256(load(part), first));
-        _mm256_storeu_si256((void *)(part + 32), _mm256_xor_si256(load(part + 32), second));
-        memcpy(at, part, len);
-    }
+INLINE void combine(uintptr_t at, __m256i first, __m256i second) {
+    uint8_t *data = (uint8_t *)at;
+    _mm256_storeu_si256((void *)data, _mm256_xor_si256(load(data), first));
+    _mm256_storeu_si256((void *)(data + 32), _mm256_xor_si256(load(data + 32), second));
+}
+
+INLINE void combine_end(uintptr_t at, uint32_t len, __m256i first, __m256i second) {
+    uint8_t part[64] = {0};
+    memcpy(part, (const void *)at, len);
+    combine((uintptr_t)part, first, second);
+    memcpy((void *)at, part, len);
 }
 
 AVX2 void mh_chacha20_keys_avx2(const uint32_t key[8], const mh_aead_job *jobs, size_t n, mh_wide_keys *keys) {
@@ -134,8 +133,9 @@ AVX2 void mh_chacha20_keys_avx2(const uint32_t key[8], const mh_aead_job *jobs, 
 
 AVX2 void mh_chacha20_crypt_avx2(const uint32_t key[8], const mh_aead_job *jobs, size_t n) {
     mh_slots slots[2];
-    mh_slot_cursor cursor = {.job = jobs, .end = jobs + n};
-    memset(slots, 0, sizeof slots);
+    mh_slot_cursor cursor = {.jobs = jobs, .n = n};
+    mh_slots_clear(&slots[0]);
+    mh_slots_clear(&slots[1]);
     mh_slots_fill(&slots[0], &cursor, 8);
     for (size_t now = 0; slots[now].filled; now ^= 1) {
         const mh_slots *s = &slots[now];
@@ -143,9 +143,14 @@ AVX2 void mh_chacha20_crypt_avx2(const uint32_t key[8], const mh_aead_job *jobs,
         mh_slots_fill(&slots[now ^ 1], &cursor, 8);
         blocks(key, load(s->block), load(s->low), load(s->high), x);
         transpose(x);
-        _Pragma("GCC unroll 8") for (size_t i = 0; i < 8; i++)
-            if (i < s->filled)
-                combine(s->at[i], s->len[i], x[2 * i], x[2 * i + 1]);
+        if (s->whole == 8) {
+            _Pragma("GCC unroll 8") for (int i = 0; i < 8; i++) combine(s->at[i], x[2 * i], x[2 * i + 1]);
+        } else {
+            for (size_t i = 0; i < s->whole; i++)
+                combine(s->at[i], x[2 * i], x[2 * i + 1]);
+            for (size_t i = s->whole; i < s->filled; i++)
+                combine_end(s->at[i], s->len[i], x[2 * i], x[2 * i + 1]);
+        }
     }
 }
 #endif

@@ -187,18 +187,62 @@ typedef struct {
 
 INLINE void tail_of(tails *t, size_t lane, const mh_aead_job *job) {
     const uint32_t rest = job->len % 64, padded = (rest + 15) / 16 * 16;
+    for (size_t i = 0; i < 3; i++)
+        _mm256_store_si256((void *)(t->bytes[lane] + 32 * i), _mm256_setzero_si256());
     memcpy(t->bytes[lane], job->data + (job->len - rest), rest);
     mh_put32le(t->bytes[lane] + padded + 8, job->len);
     t->blocks[lane] = padded / 16 + 1;
 }
 
+/* Block by block: blocks[i] of them, at most 5, for lane i from from[i] on; whole pairs of blocks can be read. */
+INLINE number by_blocks(number h, const uint8_t *const from[LANES], const uint32_t blocks[LANES], const factor *r) {
+    uint32_t most = 0;
+    __m256i m[4];
+    for (size_t i = 0; i < LANES; i++)
+        most = blocks[i] > most ? blocks[i] : most;
+    for (uint32_t k = 0; k < most; k++) {
+        const __m256i alive = _mm256_set_epi64x(-(k < blocks[3]), -(k < blocks[2]), -(k < blocks[1]), -(k < blocks[0]));
+        load32(from, k / 2 * 32, m);
+        const number block = k % 2 ? block_of(m[2], m[3]) : block_of(m[0], m[1]);
+        h = chosen(alive, h, product(sum_of(h, block), r));
+    }
+    return h;
+}
+
+/* The chunks of 64 bytes: chunks[i] of them for lane i, none less than `least`, none more than `most`. */
+INLINE number by_chunks(number h, const uint8_t *at[LANES], const uint32_t chunks[LANES], uint32_t least, uint32_t most,
+                        number r, const factor *f) {
+    static const uint8_t nothing_left[64];
+    factor power[4];
+    const number r2 = product(r, f);
+    power[3] = *f;
+    power[2] = factor_of(r2);
+    power[1] = factor_of(product(r2, f));
+    power[0] = factor_of(product(r2, &power[2]));
+    for (uint32_t k = 0; k < least; k++) {
+        h = step(h, at, power);
+        for (size_t i = 0; i < LANES; i++)
+            at[i] += 64;
+    }
+    for (uint32_t k = least; k < most; k++) {
+        const uint8_t *from[LANES];
+        _Alignas(32) int64_t alive[LANES];
+        for (size_t i = 0; i < LANES; i++) {
+            const bool more = k < chunks[i];
+            alive[i] = -(int64_t)more;
+            from[i] = more ? at[i] : nothing_left;
+            at[i] += more ? 64 : 0;
+        }
+        h = chosen(load(alive), h, step(h, from, power));
+    }
+    return h;
+}
+
 AVX2 static void tags4(const mh_wide_keys *keys, size_t first, const mh_aead_job *jobs, size_t n,
                        uint8_t (*tags)[MH_TAG_LEN]) {
-    static const uint8_t nothing_left[64];
-    const uint8_t *at[LANES];
-    uint32_t chunks[LANES], least = UINT32_MAX, most = 0, rounds = 0;
+    const uint8_t *at[LANES], *end[LANES];
+    uint32_t chunks[LANES], least = UINT32_MAX, most = 0;
     tails t;
-    memset(&t, 0, sizeof t);
     for (size_t i = 0; i < LANES; i++) { /* lanes without a packet repeat the first one's */
         const mh_aead_job *job = &jobs[i < n ? i : 0];
         at[i] = job->data;
@@ -206,47 +250,20 @@ AVX2 static void tags4(const mh_wide_keys *keys, size_t first, const mh_aead_job
         least = chunks[i] < least ? chunks[i] : least;
         most = chunks[i] > most ? chunks[i] : most;
         tail_of(&t, i, job);
-        rounds = t.blocks[i] > rounds ? t.blocks[i] : rounds;
+        end[i] = t.bytes[i];
     }
 
-    factor power[4];
     number h = nothing();
     const number r = limbs_of(_mm256_and_si256(key_half(keys, first, 0), _mm256_set1_epi64x(0x0ffffffc0fffffff)),
                               _mm256_and_si256(key_half(keys, first, 2), _mm256_set1_epi64x(0x0ffffffc0ffffffc)));
-    power[3] = factor_of(r);
-    if (most) {
-        const number r2 = product(r, &power[3]);
-        power[2] = factor_of(r2);
-        power[1] = factor_of(product(r2, &power[3]));
-        power[0] = factor_of(product(r2, &power[2]));
-        for (uint32_t k = 0; k < least; k++) {
-            h = step(h, at, power);
-            for (size_t i = 0; i < LANES; i++)
-                at[i] += 64;
-        }
-        for (uint32_t k = least; k < most; k++) {
-            const uint8_t *from[LANES];
-            _Alignas(32) int64_t alive[LANES];
-            for (size_t i = 0; i < LANES; i++) {
-                const bool more = k < chunks[i];
-                alive[i] = -(int64_t)more;
-                from[i] = more ? at[i] : nothing_left;
-                at[i] += more ? 64 : 0;
-            }
-            h = chosen(load(alive), h, step(h, from, power));
-        }
+    const factor f = factor_of(r);
+    if (least == 1 && most == 1) { /* not worth the powers of r */
+        const uint32_t four[LANES] = {4, 4, 4, 4};
+        h = by_blocks(h, at, four, &f);
+    } else if (most) {
+        h = by_chunks(h, at, chunks, least, most, r, &f);
     }
-
-    const uint8_t *from[LANES] = {t.bytes[0], t.bytes[1], t.bytes[2], t.bytes[3]};
-    __m256i m[4];
-    for (uint32_t k = 0; k < rounds; k++) {
-        _Alignas(32) int64_t alive[LANES];
-        for (size_t i = 0; i < LANES; i++)
-            alive[i] = -(int64_t)(k < t.blocks[i]);
-        load32(from, k / 2 * 32, m);
-        const number block = k % 2 ? block_of(m[2], m[3]) : block_of(m[0], m[1]);
-        h = chosen(load(alive), h, product(sum_of(h, block), &power[3]));
-    }
+    h = by_blocks(h, end, t.blocks, &f);
 
     _Alignas(32) uint64_t limbs[5][LANES];
     EACH_LIMB _mm256_store_si256((void *)limbs[i], h.limb[i]);

@@ -194,17 +194,71 @@ INLINE void tail_of(tails *t, size_t lane, const mh_aead_job *job) {
     const uint64_t lengths[2] = {0, job->len};
     const __mmask64 part = ((__mmask64)1 << rest) - 1;
     _mm512_store_si512(t->bytes[lane], _mm512_maskz_loadu_epi8(part, job->data + (job->len - rest)));
+    _mm512_store_si512(t->bytes[lane] + 64, _mm512_setzero_si512());
     memcpy(t->bytes[lane] + padded, lengths, 16);
     t->blocks[lane] = padded / 16 + 1;
 }
 
+/* Block by block: blocks[i] of them, at most 5, for lane i from from[i] on, where 64 bytes (128 if any lane has 5)
+ * can be read. */
+INLINE number by_blocks(number h, const uint8_t *const from[LANES], const uint32_t blocks[LANES], const factor *r) {
+    __m512i m[10];
+    uint32_t most = 0;
+    for (size_t i = 0; i < LANES; i++)
+        most = blocks[i] > most ? blocks[i] : most;
+    load64(from, m);
+    if (most == 5) {
+        const uint8_t *last[LANES];
+        __m512i fifth[8];
+        for (size_t i = 0; i < LANES; i++)
+            last[i] = from[i] + 64;
+        load64(last, fifth);
+        m[8] = fifth[0];
+        m[9] = fifth[1];
+    }
+    for (uint32_t k = 0; k < most; k++) {
+        __mmask8 alive = 0;
+        for (size_t i = 0; i < LANES; i++)
+            alive = (__mmask8)(alive | (unsigned)(k < blocks[i]) << i);
+        h = chosen(alive, h, product(sum_of(h, block_of(m[2 * k], m[2 * k + 1])), r));
+    }
+    return h;
+}
+
+/* The chunks of 64 bytes: chunks[i] of them for lane i, none less than `least`, none more than `most`. */
+INLINE number by_chunks(number h, const uint8_t *at[LANES], const uint32_t chunks[LANES], uint32_t least, uint32_t most,
+                        number r, const factor *f) {
+    static const uint8_t nothing_left[64];
+    factor power[4];
+    const number r2 = product(r, f);
+    power[3] = *f;
+    power[2] = factor_of(r2);
+    power[1] = factor_of(product(r2, f));
+    power[0] = factor_of(product(r2, &power[2]));
+    for (uint32_t k = 0; k < least; k++) {
+        h = step(h, at, power);
+        for (size_t i = 0; i < LANES; i++)
+            at[i] += 64;
+    }
+    for (uint32_t k = least; k < most; k++) {
+        const uint8_t *from[LANES];
+        __mmask8 alive = 0;
+        for (size_t i = 0; i < LANES; i++) {
+            const bool more = k < chunks[i];
+            alive = (__mmask8)(alive | (unsigned)more << i);
+            from[i] = more ? at[i] : nothing_left;
+            at[i] += more ? 64 : 0;
+        }
+        h = chosen(alive, h, step(h, from, power));
+    }
+    return h;
+}
+
 IFMA static void tags8(const mh_wide_keys *keys, size_t first, const mh_aead_job *jobs, size_t n,
                        uint8_t (*tags)[MH_TAG_LEN]) {
-    static const uint8_t nothing_left[64];
-    const uint8_t *at[LANES];
-    uint32_t chunks[LANES], least = UINT32_MAX, most = 0, rounds = 0;
+    const uint8_t *at[LANES], *end[LANES];
+    uint32_t chunks[LANES], least = UINT32_MAX, most = 0;
     tails t;
-    memset(&t, 0, sizeof t);
     for (size_t i = 0; i < LANES; i++) { /* lanes without a packet repeat the first one's */
         const mh_aead_job *job = &jobs[i < n ? i : 0];
         at[i] = job->data;
@@ -212,58 +266,22 @@ IFMA static void tags8(const mh_wide_keys *keys, size_t first, const mh_aead_job
         least = chunks[i] < least ? chunks[i] : least;
         most = chunks[i] > most ? chunks[i] : most;
         tail_of(&t, i, job);
-        rounds = t.blocks[i] > rounds ? t.blocks[i] : rounds;
+        end[i] = t.bytes[i];
     }
 
-    factor power[4];
     number h = {{_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()}};
     const __m512i r_low = _mm512_and_si512(key_half(keys, first, 0), _mm512_set1_epi64(0x0ffffffc0fffffff));
     const __m512i r_high = _mm512_and_si512(key_half(keys, first, 2), _mm512_set1_epi64(0x0ffffffc0ffffffc));
     number r = block_of(r_low, r_high);
     r.limb[2] = _mm512_srli_epi64(r_high, 24);
-    power[3] = factor_of(r);
-    if (most) {
-        const number r2 = product(r, &power[3]);
-        power[2] = factor_of(r2);
-        power[1] = factor_of(product(r2, &power[3]));
-        power[0] = factor_of(product(r2, &power[2]));
-        for (uint32_t k = 0; k < least; k++) {
-            h = step(h, at, power);
-            for (size_t i = 0; i < LANES; i++)
-                at[i] += 64;
-        }
-        for (uint32_t k = least; k < most; k++) {
-            const uint8_t *from[LANES];
-            __mmask8 alive = 0;
-            for (size_t i = 0; i < LANES; i++) {
-                const bool more = k < chunks[i];
-                alive = (__mmask8)(alive | (unsigned)more << i);
-                from[i] = more ? at[i] : nothing_left;
-                at[i] += more ? 64 : 0;
-            }
-            h = chosen(alive, h, step(h, from, power));
-        }
+    const factor f = factor_of(r);
+    if (least == 1 && most == 1) { /* not worth the powers of r */
+        const uint32_t four[LANES] = {4, 4, 4, 4, 4, 4, 4, 4};
+        h = by_blocks(h, at, four, &f);
+    } else if (most) {
+        h = by_chunks(h, at, chunks, least, most, r, &f);
     }
-
-    __m512i m[10];
-    const uint8_t *from[LANES], *last[LANES];
-    for (size_t i = 0; i < LANES; i++) {
-        from[i] = t.bytes[i];
-        last[i] = t.bytes[i] + 64;
-    }
-    load64(from, m);
-    if (rounds == 5) {
-        __m512i fifth[8];
-        load64(last, fifth);
-        m[8] = fifth[0];
-        m[9] = fifth[1];
-    }
-    for (uint32_t k = 0; k < rounds; k++) {
-        __mmask8 alive = 0;
-        for (size_t i = 0; i < LANES; i++)
-            alive = (__mmask8)(alive | (unsigned)(k < t.blocks[i]) << i);
-        h = chosen(alive, h, product(sum_of(h, block_of(m[2 * k], m[2 * k + 1])), &power[3]));
-    }
+    h = by_blocks(h, end, t.blocks, &f);
     finish(h, key_half(keys, first, 4), key_half(keys, first, 6), n, tags);
 }
 
