@@ -2,6 +2,10 @@
 
 The nonce is 4 zero bytes and the 64-bit little-endian counter (paper 5.4.6). The data path calls the same C code
 (native/src/aead.c) without Python; this wrapper is for tests, benchmarks and tools.
+
+Bursts are sealed and opened by the best kernel that the CPU has: "avx512" or "avx2", which work on many packets at
+once, or "libcrypto". The environment variable MOLEHILL_AEAD asks for one of them by name; if it cannot be had,
+importing `native` fails.
 """
 
 from collections.abc import Sequence
@@ -13,17 +17,31 @@ KEY_LEN = 32
 TAG_LEN = 16
 
 
+def kernel() -> str:
+    """Return the name of the kernel that new keys use ("none" in the benchmark's build without cryptography)."""
+    name: bytes = ffi.string(lib.mh_aead_kernel())
+    return name.decode()
+
+
 class Key:
     """One key with its cipher contexts, in native memory; wiped by close() or with the last reference.
 
     Not for several threads at a time.
     """
 
-    def __init__(self, key: bytes) -> None:
-        """Take a key of 32 bytes. ValueError: another length. MemoryError: libcrypto refused."""
+    def __init__(self, key: bytes, *, kernel: str | None = None) -> None:
+        """Take a key of 32 bytes, for the chosen kernel or for another one by name.
+
+        ValueError: another length, or a kernel that is not there. MemoryError: libcrypto refused.
+        """
         if len(key) != KEY_LEN:
             raise ValueError(f"a ChaCha20-Poly1305 key has {KEY_LEN} bytes, not {len(key)}")
-        handle = lib.mh_aead_key_new(ffi.from_buffer(key))
+        if kernel is None:
+            handle = lib.mh_aead_key_new(ffi.from_buffer(key))
+        else:
+            handle = lib.mh_aead_key_new_with(kernel.encode(), ffi.from_buffer(key))
+            if handle == ffi.NULL and kernel != "libcrypto":
+                raise ValueError(f"there is no AEAD kernel {kernel!r} on this machine")
         if handle == ffi.NULL:
             raise MemoryError("libcrypto has no ChaCha20-Poly1305, or no memory")
         self._handle = ffi.gc(handle, lib.mh_aead_key_free)

@@ -16,7 +16,10 @@ from native._build_native import CFLAGS
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "build" / "bench" / "loops.so"
-MODULES = ("aead", "allowedips", "kdf", "replay", "session")
+MODULES = (
+    *("aead", "aead_libcrypto", "aead_wide", "chacha20_avx512", "poly1305_avx512", "chacha20_avx2", "poly1305_avx2"),
+    *("allowedips", "kdf", "replay", "session"),
+)
 
 BURST, COUNTERS, ADDRESSES = 64, 100_000, 65_536
 """How many packets, counters or addresses one round of a loop handles (as in loops.c)."""

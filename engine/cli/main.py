@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import click
@@ -81,7 +82,13 @@ def molehill() -> None:
 
 def main() -> None:
     """Console entry point."""
-    molehill(prog_name="molehill")
+    try:
+        molehill(prog_name="molehill")
+    except ImportError as error:
+        if "MOLEHILL_AEAD" not in str(error):
+            raise
+        Fault(str(error), BAD_INPUT).show()
+        sys.exit(BAD_INPUT)
 
 
 if __name__ == "__main__":

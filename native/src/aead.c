@@ -118,21 +118,11 @@ void mh_aead_key_free(mh_aead_key *key) {
     free(key);
 }
 
-/* Is the wide kernel quicker for these? */
-static bool worth(const mh_aead_key *key, const mh_aead_job *jobs, size_t n) {
-    if (!key->wide || n < 2)
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (jobs[i].len > MH_WIDE_MAX_LEN)
-            return false;
-    return true;
-}
-
 size_t mh_aead_seal(mh_aead_key *key, mh_aead_job *jobs, size_t n) {
     size_t good = 0;
     for (size_t at = 0, some; at < n; at += some) {
         some = n - at < MH_WIDE ? n - at : MH_WIDE;
-        if (worth(key, jobs + at, some)) {
+        if (key->wide && mh_wide_worth(key->wide, jobs + at, some)) {
             mh_wide_seal(key->wide, key->words, jobs + at, some);
             good += some;
         } else {
@@ -146,7 +136,7 @@ size_t mh_aead_open(mh_aead_key *key, mh_aead_job *jobs, size_t n) {
     size_t good = 0;
     for (size_t at = 0, some; at < n; at += some) {
         some = n - at < MH_WIDE ? n - at : MH_WIDE;
-        if (worth(key, jobs + at, some))
+        if (key->wide && mh_wide_worth(key->wide, jobs + at, some))
             good += mh_wide_open(key->wide, key->words, jobs + at, some);
         else
             good += mh_libcrypto_open(&key->libcrypto, jobs + at, some);

@@ -60,6 +60,24 @@ size_t mh_wide_open(const mh_wide *kernel, const uint32_t key[8], mh_aead_job *j
     return good;
 }
 
+bool mh_wide_worth(const mh_wide *kernel, const mh_aead_job *jobs, size_t n) {
+    uint64_t blocks = 0, steps = 0, longest = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (jobs[i].len > MH_WIDE_MAX_LEN)
+            return false;
+        const uint32_t of_packet = (jobs[i].len + 63) / 64;
+        blocks += of_packet;
+        longest = of_packet > longest ? of_packet : longest;
+        if ((i + 1) % kernel->lanes == 0 || i + 1 == n) {
+            steps += longest; /* the lanes wait for the longest of them */
+            longest = 0;
+        }
+    }
+    const mh_wide_cost *c = &kernel->cost;
+    const uint64_t vectors = (blocks + kernel->blocks - 1) / kernel->blocks;
+    return c->burst + vectors * c->vector + steps * c->step < n * c->packet + blocks * c->block;
+}
+
 /* A burst of many lengths is sealed; its tags, one after the other, are then the plaintext of one more packet, whose
  * tag thus depends on every bit of the burst. */
 #define TESTED 16

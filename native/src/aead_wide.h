@@ -32,9 +32,19 @@ typedef struct {
     _Alignas(64) uint32_t word[8][MH_WIDE];
 } mh_wide_keys;
 
+/* What a burst costs, in cycles on Zen 4 (docs/performance.md has the measurements that these are taken from). Only
+ * their proportions matter: by them a burst goes to the kernel or to libcrypto. */
+typedef struct {
+    uint32_t burst;         /* whatever is in it: one-time keys, filling and draining of the vectors, wiping */
+    uint32_t vector;        /* sixteen or eight blocks of ChaCha20 */
+    uint32_t step;          /* 64 bytes of each lane through Poly1305 */
+    uint32_t packet, block; /* libcrypto's, where this kernel is the best: a packet, and each 64 bytes of it */
+} mh_wide_cost;
+
 typedef struct {
     const char *name;
-    size_t lanes; /* packets of one Poly1305 vector */
+    uint32_t blocks, lanes; /* ChaCha20 blocks, and packets, in one vector */
+    mh_wide_cost cost;
     bool (*supported)(void);
     /* All three: n is 1..MH_WIDE; lengths are at most MH_WIDE_MAX_LEN. */
     void (*keys)(const uint32_t key[8], const mh_aead_job *jobs, size_t n, mh_wide_keys *keys);
@@ -51,6 +61,9 @@ extern const mh_wide mh_wide_avx512, mh_wide_avx2;
  * words. Sealing cannot fail. */
 void mh_wide_seal(const mh_wide *kernel, const uint32_t key[8], mh_aead_job *jobs, size_t n);
 size_t mh_wide_open(const mh_wide *kernel, const uint32_t key[8], mh_aead_job *jobs, size_t n);
+
+/* Is the kernel quicker than libcrypto for these? false also if it may not have them. n: 1..MH_WIDE. */
+bool mh_wide_worth(const mh_wide *kernel, const mh_aead_job *jobs, size_t n);
 
 /* Seals and opens one fixed burst and compares with stored answers. */
 bool mh_wide_selftest(const mh_wide *kernel);

@@ -284,7 +284,9 @@ AVX2 static void forget(void) { _mm256_zeroall(); }
 
 const mh_wide mh_wide_avx2 = {
     .name = "avx2",
+    .blocks = 8,
     .lanes = LANES,
+    .cost = {.burst = 1300, .vector = 655, .step = 123, .packet = 1300, .block = 90},
     .supported = supported,
     .keys = mh_chacha20_keys_avx2,
     .crypt = mh_chacha20_crypt_avx2,

@@ -314,7 +314,9 @@ static void forget(void) {
 
 const mh_wide mh_wide_avx512 = {
     .name = "avx512",
+    .blocks = 16,
     .lanes = LANES,
+    .cost = {.burst = 1400, .vector = 740, .step = 100, .packet = 1300, .block = 72},
     .supported = supported,
     .keys = mh_chacha20_keys_avx512,
     .crypt = mh_chacha20_crypt_avx512,

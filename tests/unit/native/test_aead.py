@@ -1,8 +1,11 @@
 """The burst AEAD against RFC 8439, a readable twin, `cryptography` and PyNaCl."""
 
 import json
+import os
 import random
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,23 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from nacl.bindings import crypto_aead_chacha20poly1305_ietf_decrypt, crypto_aead_chacha20poly1305_ietf_encrypt
 
-from native.aead import KEY_LEN, TAG_LEN, Key
+from native.aead import KEY_LEN, TAG_LEN, Key, kernel
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "rfc8439_aead.json").read_text())
 SECRET = bytes(range(KEY_LEN))
 LENGTHS = [*range(2049), 4095, 4096, 4097, 8191, 9001, 16383, 16384, 16385, 65519, 65535]
+
+
+EXPLAIN = ["molehill", "explain", "--state", "connected", "out udp 10.0.0.1:1 > 1.1.1.1:53"]
+KERNELS = ["libcrypto", "avx2", "avx512"]
+
+
+def key_of(name: str, secret: bytes = SECRET) -> Key:
+    """A key for the kernel of that name; skips where the CPU has it not (libcrypto it is then, tested anyway)."""
+    try:
+        return Key(secret, kernel=name)
+    except ValueError:
+        pytest.skip(f"this CPU has no {name}")
 
 
 def nonce_of(counter: int) -> bytes:
@@ -65,13 +80,64 @@ def test_the_readable_twin_and_cryptography_give_the_answers_of_the_rfc(vector: 
     assert ChaCha20Poly1305(key).encrypt(nonce, plaintext, aad) == text + tag
 
 
-def test_the_native_cipher_text_is_that_of_the_rfc_where_the_nonce_fits_a_counter() -> None:
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_native_cipher_text_is_that_of_the_rfc_where_the_nonce_fits_a_counter(name: str) -> None:
     vector = next(vector for vector in VECTORS if vector["nonce"].startswith("00000000"))
     key, nonce, _, plaintext, text, _ = (bytes.fromhex(hex_) for hex_ in list(vector.values())[1:])
     # The RFC's tag covers associated data, which WireGuard has not; the text does not depend on it.
-    sealed = Key(key).seal(int.from_bytes(nonce[4:], "little"), plaintext)
-    assert sealed[:-TAG_LEN] == text
-    assert sealed == twin_seal(key, nonce, b"", plaintext)
+    counter = int.from_bytes(nonce[4:], "little")
+    for sealed in key_of(name, key).seal_burst([(counter, plaintext)] * 16):
+        assert sealed[:-TAG_LEN] == text
+        assert sealed == twin_seal(key, nonce, b"", plaintext)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_bursts_are_sealed_as_cryptography_seals_and_open_again(name: str) -> None:
+    key, reference, rng = key_of(name), ChaCha20Poly1305(SECRET), random.Random(5)
+    for n in range(1, 65):
+        same = rng.choice([None, 64, 512, 1420])
+        plain = [(rng.getrandbits(64), rng.randbytes(same or rng.randrange(2000))) for _ in range(n)]
+        sealed = key.seal_burst(plain)
+        assert sealed == [reference.encrypt(nonce_of(counter), data, None) for counter, data in plain]
+        bad = rng.randrange(n)
+        arrived = [(counter, packet) for (counter, _), packet in zip(plain, sealed, strict=True)]
+        arrived[bad] = (arrived[bad][0], bytes([sealed[bad][0] ^ 1]) + sealed[bad][1:])
+        assert key.open_burst(arrived) == [None if i == bad else data for i, (_, data) in enumerate(plain)]
+
+
+def run(code: str, asked: str | None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "MOLEHILL_AEAD"}
+    if asked is not None:
+        environment["MOLEHILL_AEAD"] = asked
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[3], capture_output=True, text=True
+    )
+
+
+def test_the_environment_chooses_the_kernel() -> None:
+    code = "import native.aead; print(native.aead.kernel())"
+    names = []
+    for name in KERNELS:
+        ran = run(code, name)
+        if name == "libcrypto" or ran.returncode == 0:
+            assert ran.stdout.strip() == name
+            names.append(name)
+        else:
+            assert "does not support" in ran.stderr
+    assert run(code, None).stdout.strip() == names[-1]
+    assert kernel() == os.environ.get("MOLEHILL_AEAD", names[-1])
+
+
+@pytest.mark.parametrize("asked", ["avx1024", "", "AVX2", "libcrypto "])
+def test_an_unknown_kernel_is_an_error_and_never_another_one(asked: str) -> None:
+    ran = run("import native.session", asked)
+    assert ran.returncode == 1
+    assert f'ImportError: MOLEHILL_AEAD asks for "{asked}", but this build knows libcrypto' in ran.stderr
+    command = run(f"from engine.cli.main import main; import sys; sys.argv = {EXPLAIN}; main()", asked)
+    assert command.returncode == 2
+    assert command.stderr.startswith(f'molehill: MOLEHILL_AEAD asks for "{asked}"')
+    with pytest.raises(ValueError, match="no AEAD kernel 'avx1024'"):
+        Key(SECRET, kernel="avx1024")
 
 
 def test_every_length_is_sealed_as_cryptography_and_pynacl_seal_it() -> None:
