@@ -10,7 +10,23 @@ import pytest
 from click.testing import CliRunner, Result
 
 from engine.cli.main import molehill
-from tests.unit.native.test_audit import INWARD, IP, ME, OUT4, OUT6, OUTWARD, TCP, THERE, UDP, Raw, pcap
+from tests.unit.native.test_audit import (
+    INWARD,
+    IP,
+    ME,
+    OUT4,
+    OUT6,
+    OUTWARD,
+    RAW_INTERFACE,
+    SECTION,
+    TCP,
+    THERE,
+    UDP,
+    Raw,
+    block,
+    enhanced,
+    pcap,
+)
 
 SETTINGS = ("--state", "connected", "--peer", "198.51.100.7:51820/udp", "--local", ME, "--local", "2001:db8::5")
 TO_RELAY = OUTWARD / IP(src=ME, dst="198.51.100.7") / UDP(sport=51820, dport=51820) / Raw(b"x" * 40)
@@ -118,3 +134,12 @@ def test_a_capture_larger_than_the_buffer_is_read_in_pieces(tmp_path: Path) -> N
     path.write_bytes(pcap()[:24] + record * count)
     report = json.loads(run("audit", path, *SETTINGS, "--json").output)
     assert (report["judged"], report["leaks"]["packets"], report["note"]) == (count, 0, None)
+
+
+def test_a_block_larger_than_the_buffer_is_passed_over(tmp_path: Path) -> None:
+    raw = bytes(OUT4)
+    strange = block(0x0BAD, bytes((10 << 20) + 4))
+    path = tmp_path / "huge.pcapng"
+    path.write_bytes(SECTION + RAW_INTERFACE + enhanced(raw) + strange + enhanced(raw))
+    report = json.loads(run("audit", path, *SETTINGS, "--json").output)
+    assert (report["packets"], report["leaks"]["packets"], report["note"]) == (2, 2, None)
