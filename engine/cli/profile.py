@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from typing import TYPE_CHECKING
 
 import click
 
 from engine.cli.main import BAD_INPUT, Fault
+
+if TYPE_CHECKING:
+    from engine.service.profiles import Gap
 
 
 @click.group("profile")
@@ -27,6 +31,7 @@ def list_() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show the profile NAME: what it is, and all that it cannot block."""
+    from engine.policy import Platform
     from engine.service.profiles import PROFILES
 
     profile = PROFILES.get(name)
@@ -35,5 +40,12 @@ def show(name: str) -> None:
     click.echo(f"{profile.name}: {profile.summary}")
     click.echo(f"rules of: {profile.platform}")
     click.echo("cannot block:")
-    for gap in profile.cannot_block:
+    _tell(profile.cannot_block)
+    if profile.platform is Platform.LINUX:
+        click.echo("cannot block with --firewall:")
+        _tell(profile.gaps(firewall=True))
+
+
+def _tell(gaps: tuple[Gap, ...]) -> None:
+    for gap in gaps:
         click.echo(textwrap.fill(gap.text, 78, initial_indent=f"  {gap.id}  ", subsequent_indent="         "))

@@ -49,6 +49,8 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic only since
 @click.option("--gateway", type=_Address(), help="The relay's address in the tunnel: pinged to verify it. "
               "Default: the first DNS server of CONF.")  # fmt: skip
 @click.option("--always-require-vpn", is_flag=True, help="Go on blocking after the disconnect, until molehill unblock.")
+@click.option("--firewall", is_flag=True, help="Enforce by nftables too: inbound packets, sockets bound to a device, "
+              "multicast. Without it: at the TUN alone.")  # fmt: skip
 @click.option("--interface", metavar="NAME", help="The TUN's name. Default: CONF's name without .conf.")
 @click.option("--json", "as_json", is_flag=True, help="Tell each change of state as a line of JSON.")
 @click.option("--verbose", "-v", is_flag=True, help="Tell what happens inside, on standard error.")
@@ -59,6 +61,7 @@ def command(
     dns: tuple[IPv4Address | IPv6Address, ...],
     gateway: IPv4Address | IPv6Address | None,
     always_require_vpn: bool,
+    firewall: bool,
     interface: str | None,
     as_json: bool,
     verbose: bool,
@@ -74,10 +77,11 @@ def command(
     \b
     Examples:
       sudo molehill run /etc/wireguard/se1.conf
+      sudo molehill run se1.conf --firewall
       sudo molehill run se1.conf --dns 9.9.9.9 --gateway 10.64.0.1
       sudo molehill run se1.conf --json | jq -r .state
     """
-    from engine.cli.require import require_privilege
+    from engine.cli.require import require_firewall, require_privilege
     from engine.service import PROFILES
 
     if profile not in PROFILES:
@@ -88,10 +92,12 @@ def command(
         builder.add_dns_server(server)
     for inside in dict.fromkeys((*([gateway] if gateway else []), *parsed.dns)):
         builder.add_gateway(inside)
-    builder.set_allow_lan(allow_lan).set_always_require_vpn(always_require_vpn)
+    builder.set_allow_lan(allow_lan).set_always_require_vpn(always_require_vpn).set_firewall(firewall)
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="molehill: %(message)s")
     require_privilege()
-    for notice in _ignored(parsed):
+    if firewall:
+        require_firewall()
+    for notice in _ignored(parsed, firewall):
         click.echo(f"molehill: {conf}: {notice}", err=True)
 
     import uvloop
@@ -137,7 +143,7 @@ def _builder(path: Path, conf: Conf, profile: str, interface: str) -> Builder:
     return builder
 
 
-def _ignored(conf: Conf) -> list[str]:
+def _ignored(conf: Conf, firewall: bool) -> list[str]:
     """What wg-quick would do with the file and this command does not: one sentence each."""
     notices = []
     hooks = {"PreUp": conf.pre_up, "PostUp": conf.post_up, "PreDown": conf.pre_down, "PostDown": conf.post_down}
@@ -149,6 +155,8 @@ def _ignored(conf: Conf) -> list[str]:
         notices.append(f"the search domain {conf.dns_search[0]} in DNS is ignored: only servers are set")
     if conf.device.fwmark:
         notices.append("FwMark is ignored: molehill uses its own")
+    if firewall and sum(peer.endpoint is not None for peer in conf.device.peers) > 1:
+        notices.append("the firewall lets the first peer with an Endpoint be reached, the others not")
     return notices
 
 

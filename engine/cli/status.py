@@ -11,6 +11,10 @@ import click
 from engine.cli import client
 
 _COLOURS = {"connected": "green", "connecting": "yellow", "disconnecting": "yellow", "error": "red"}
+_ENFORCERS = {
+    "firewall": "the TUN and nftables (firewall mode)",
+    "vpn-service": "the TUN alone (vpn-service mode; molehill run --firewall for both)",
+}
 
 
 @click.command("status")
@@ -36,7 +40,7 @@ def render(data: dict[str, Any]) -> str:
     if not data["enforced"]:
         warning = f"NOT ENFORCED, TRAFFIC MAY BE LEAKING: {data['failure']}"
         lines.append(click.style(warning, fg="red", bold=True))
-    rows = [("policy", data["policy"])]
+    rows = [("policy", data["policy"]), ("enforced by", _ENFORCERS[data["mode"]])]
     if data["cause"]:
         rows.append(("cause", data["cause"]))
     if state == "connecting":

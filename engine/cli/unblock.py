@@ -17,13 +17,14 @@ def command(interface: str | None) -> None:
     import asyncio
 
     from engine.cli.require import require_privilege
+    from engine.firewall import FirewallError
     from engine.host import DnsError, HostError
     from engine.service import Unavailable, remove_block
 
     require_privilege()
     try:
         asyncio.run(remove_block(interface))
-    except (Unavailable, HostError, DnsError) as error:
+    except (Unavailable, HostError, DnsError, FirewallError) as error:
         raise Fault(str(error)) from None
     except ValueError as error:  # MOLEHILL_DNS
         raise Fault(str(error), BAD_INPUT) from None

@@ -21,8 +21,8 @@ from ipaddress import (
 from typing import TYPE_CHECKING
 
 from engine.host import DEFAULT_ROUTES, Capture, SystemDns
-from engine.policy import MARK, Hop, IPAddress, IPNetwork, Policy, Protocol, State, Tunnel, nets
-from engine.service.profiles import PROFILES, Profile
+from engine.policy import MARK, Hop, IPAddress, IPNetwork, Platform, Policy, Protocol, State, Tunnel, nets
+from engine.service.profiles import PROFILES, Gap, Profile
 from engine.state import Settings
 from engine.wg.config import DeviceConfig, PeerConfig
 
@@ -57,6 +57,17 @@ class Configuration:
     allow_lan: bool = False
     always_require_vpn: bool = False
     api: Hop | None = None
+    firewall: bool = False
+
+    @property
+    def mode(self) -> str:
+        """What enforces: "firewall" (TUN and nftables) or "vpn-service" (TUN alone)."""
+        return "firewall" if self.firewall else "vpn-service"
+
+    @property
+    def cannot_block(self) -> tuple[Gap, ...]:
+        """What is not blocked in this profile and mode."""
+        return self.profile.gaps(firewall=self.firewall)
 
     @property
     def peer(self) -> PeerConfig | None:
@@ -184,9 +195,17 @@ class Builder:
         """Block in Disconnected too (DIS-2)."""
         return self._with(always_require_vpn=always)
 
+    def set_firewall(self, firewall: bool) -> Builder:
+        """Enforce by the host's firewall too: whatever passes the TUN by is judged there, by the same policy."""
+        return self._with(firewall=firewall)
+
     def configuration(self) -> Configuration:
         """The whole, checked."""
         done = self._is
+        if done.firewall and done.profile.platform is not Platform.LINUX:
+            raise ValueError(f"the profile {done.profile.name} has no firewall: leave one of them out")
+        if done.firewall and (done.allowed_uids or done.disallowed_uids):
+            raise ValueError("with the firewall no application can go past the VPN")
         if done.allowed_uids and done.disallowed_uids:
             raise ValueError("applications are either allowed or disallowed, not both")
         if not done.addresses:

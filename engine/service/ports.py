@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from engine.host import Capture
-from engine.policy import IPAddress
+from engine.policy import IPAddress, Policy
 from engine.tunnel.events import TunnelStatus
 from engine.wg.config import DeviceConfig
 
@@ -43,6 +43,22 @@ class TunPort(Protocol):
 
     def close(self) -> None:
         """Close the descriptor."""
+
+
+class FirewallPort(Protocol):
+    """What a session asks of the host's firewall (engine.service.firewall)."""
+
+    async def missing(self) -> list[str]:
+        """What the machine lacks for it."""
+
+    async def apply(self, policy: Policy) -> None:
+        """Put a blocking policy in force."""
+
+    async def remove(self) -> None:
+        """Remove our rules, of whatever run."""
+
+    async def close(self) -> None:
+        """End; the rules stay."""
 
 
 class HostPort(Protocol):

@@ -13,10 +13,14 @@ from engine.policy import Platform
 
 @dataclass(frozen=True)
 class Gap:
-    """One kind of traffic that a profile does not block, and why; the id is the document's or known-issues.md's."""
+    """One kind of traffic that a profile does not block, and why; the id is the document's or known-issues.md's.
+
+    `closed`: the firewall mode blocks it.
+    """
 
     id: str
     text: str
+    closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,39 @@ class Profile:
     ios_blocking: bool
     cannot_block: tuple[Gap, ...]
 
+    def gaps(self, *, firewall: bool) -> tuple[Gap, ...]:
+        """What is not blocked without the firewall, or with it."""
+        if not firewall:
+            return self.cannot_block
+        return (*(gap for gap in self.cannot_block if not gap.closed), *_FIREWALL_GAPS)
+
 
 _LINUX_GAPS = (
     Gap(
         "LNX-1",
         "IPv4 sockets bound to a network device (SO_BINDTODEVICE, IP_PKTINFO): Linux takes the destination for a "
         "neighbour on that link, so hosts on the LAN can be reached",
+        closed=True,
     ),
-    Gap("LNX-2", "processes with CAP_NET_ADMIN that mark their packets as the engine's own, and packet sockets"),
-    Gap("LNX-3", "IPv6 multicast, and broadcast to the address of a subnet: the kernel's local table comes first"),
-    Gap("LNX-4", "incoming packets on other interfaces (the answers to them are blocked)"),
+    Gap(
+        "LNX-2",
+        "processes with CAP_NET_ADMIN that mark their packets as the engine's own, and packet sockets",
+        closed=True,  # but for what NFT-1 and NFT-2 say
+    ),
+    Gap(
+        "LNX-3",
+        "IPv6 multicast, and broadcast to the address of a subnet: the kernel's local table comes first",
+        closed=True,
+    ),
+    Gap("LNX-4", "incoming packets on other interfaces (the answers to them are blocked)", closed=True),
+)
+_FIREWALL_GAPS = (
+    Gap("NFT-1", "packet sockets (CAP_NET_RAW): they write frames past the firewall, as DHCP clients do"),
+    Gap(
+        "NFT-2",
+        "processes with CAP_NET_ADMIN: they can mark packets as the engine's own, which then reach the VPN server's "
+        "port and nothing else, and they can remove the firewall's table, which is not watched",
+    ),
 )
 _EXEMPT = Gap(
     "MOB-3",
@@ -52,7 +79,7 @@ PROFILES: dict[str, Profile] = {
     for profile in (
         Profile(
             "linux",
-            "the full rule set at the TUN; routes by mark and table; no firewall in this mode",
+            "the full rule set at the TUN, routes by mark and table; with --firewall also in nftables",
             Platform.LINUX,
             False,
             _LINUX_GAPS,

@@ -24,11 +24,13 @@ from typing import Any
 
 from engine import state
 from engine.filter import Compiled, compile_policy
+from engine.firewall import FirewallError
 from engine.host import Capture, DnsError, Host, HostError, OfflineMonitor, SystemDns
 from engine.policy import MARK, IPAddress, Platform, Policy, State, nets
 from engine.service.builder import Configuration
 from engine.service.connection import SILENT, Connection
-from engine.service.ports import DnsPort, HostPort, TunnelPort, TunPort
+from engine.service.firewall import Nftables, loosens
+from engine.service.ports import DnsPort, FirewallPort, HostPort, TunnelPort, TunPort
 from engine.service.status import SessionStatus, as_data
 from engine.state import Cause, CauseKind
 from engine.tunnel.clock import wall
@@ -76,6 +78,7 @@ class Session:
         *,
         host: HostPort | None = None,
         dns: DnsPort | None = None,
+        firewall: FirewallPort | None = None,
         open_tun: OpenTun = _linux_tun,
         open_tunnel: OpenTunnel = _tunnel,
     ) -> None:
@@ -84,12 +87,14 @@ class Session:
         self._machine = state.Machine(configuration.settings())
         self._host: HostPort = host if host is not None else Host()
         self._dns = dns  # None: the system's resolvers are left alone
+        self._firewall: FirewallPort = firewall if firewall is not None else Nftables()
         self._open_tun_device, self._open_tunnel = open_tun, open_tunnel
         self._tun: TunPort | None = None
         self._tunnel: TunnelPort | None = None
         self._tun_lost = False
         self._captured: Capture | None = None
         self._compiled: Compiled | None = None
+        self._in_force: Policy | None = None  # None: in doubt
         self._queue: deque[state.Event] = deque()
         self._wake = asyncio.Event()
         self._busy = False
@@ -127,10 +132,14 @@ class Session:
         """Take the place and open the TUN, which drops everything. Raises Unavailable; then nothing has changed."""
         self._lock = _take_place()
         try:
+            if self._configuration.firewall and (missing := await self._firewall.missing()):
+                raise Unavailable("; ".join(missing))
             await self._recover_dns()
             await self._open()
-            await self._apply(self._machine.situation.policy)
-        except (_Failed, OSError, TunError) as error:
+            policy = self._machine.situation.policy
+            # Not Disconnected's openness yet: what a killed run left blocking is taken over, by the next policy.
+            await (self._apply(policy) if policy.blocks else self._publish(policy))
+        except (_Failed, OSError, TunError, FirewallError, Unavailable) as error:
             await self._close_tunnel()
             self._give_up_place()
             raise Unavailable(str(error)) from None
@@ -154,6 +163,8 @@ class Session:
         """
         if configuration.interface != self._configuration.interface:
             raise ValueError(f"a session stays on its interface {self._configuration.interface}")
+        if configuration.firewall != self._configuration.firewall:
+            raise ValueError(f"a session stays in its mode {self._configuration.mode}")
         tunnel_facts = ("wireguard", "mtu", "routes", "underlying_network", "allowed_uids", "disallowed_uids")
         if any(getattr(configuration, f) != getattr(self._configuration, f) for f in tunnel_facts):
             self._generation += 1
@@ -193,7 +204,7 @@ class Session:
     async def stop(self) -> None:
         """The explicit disconnect, and the end of the session.
 
-        With "always require VPN" the TUN and the routes stay behind, and block; else all is as before `start`.
+        With "always require VPN" TUN, routes and firewall stay behind, and block; else all is as before `start`.
         """
         self.disconnect()
         await self.until(State.DISCONNECTED)
@@ -212,6 +223,7 @@ class Session:
             self._offline.close()
         await self._close_tunnel()
         await self._host.close()
+        await self._firewall.close()
         if self._dns is not None:
             await self._dns.close()
         self._give_up_place()
@@ -285,10 +297,51 @@ class Session:
                 queue.get_nowait()
             queue.put_nowait(self._status)
 
-    # Enforcement: the program in the TUN, and the routes that lead there
+    # Enforcement: the program in the TUN, nftables in the firewall mode, and the routes that lead into the TUN
 
     async def _apply(self, policy: Policy) -> None:
-        """Put the policy in force. In a blocking state that needs the TUN; _Failed says what is in force instead."""
+        """Put the policy in force, in engine/service/firewall.py's order; _Failed says what is in force instead."""
+        before, self._in_force = self._in_force, None
+        loosening = loosens(before, policy)
+        steps = [self._publish, self._load_firewall]
+        if loosening:
+            steps.reverse()
+        if policy.blocks:
+            self._captured = None  # set everything again: somebody may have changed it
+            steps.append(self._capture)
+        failed: _Failed | None = None
+        for step in steps:
+            try:
+                await step(policy)
+            except _Failed as failure:
+                if loosening:
+                    raise
+                failed = failed or failure
+        if failed is not None:
+            raise failed
+        self._in_force = policy
+        if policy.blocks and not self._configuration.firewall:
+            await self._remove_stale_table()
+
+    async def _load_firewall(self, policy: Policy) -> None:
+        try:
+            if not policy.blocks:
+                await self._firewall.remove()
+            elif self._configuration.firewall:
+                await self._firewall.apply(policy)
+        except Exception as error:  # whatever it was: enforcement is in doubt
+            log.error("the firewall failed: %s", error, exc_info=not isinstance(error, FirewallError))
+            raise _Failed(state.ApplyFailed(Cause(CauseKind.APPLY_POLICY, str(error)))) from error
+
+    async def _remove_stale_table(self) -> None:
+        """A killed run in the firewall mode has left its table: it names another server, and ours would be blocked."""
+        try:
+            await self._firewall.remove()
+        except FirewallError as error:
+            log.error("%s; what it blocks stays blocked", error)
+
+    async def _publish(self, policy: Policy) -> None:
+        """Put the policy's program in force in the TUN; on failure everything there is dropped."""
         try:
             if self._tun_lost:
                 self._tun_lost = False
@@ -300,9 +353,6 @@ class Session:
         except Exception as error:  # whatever it was: enforcement is in doubt
             log.exception("applying the policy failed")
             raise _Failed(state.ApplyFailed(Cause(CauseKind.APPLY_POLICY, self._block_instead(error)))) from error
-        if policy.blocks:
-            self._captured = None  # set everything again: somebody may have changed it
-            await self._capture(policy)
 
     def _block_instead(self, error: Exception) -> str:
         """Drop everything, if that at least can be had."""
@@ -341,12 +391,20 @@ class Session:
         """Take everything out of the machine. That the interface goes too is no news then."""
         tunnel, tun = self._tunnel, self._tun
         self._tunnel = self._tun = self._captured = None
+        problems = []
         try:
-            await self._host.release(self._configuration.interface, MARK)
-        except HostError as error:
-            raise _Failed(state.Fatal(Cause(CauseKind.INTERNAL, str(error)))) from error
+            try:
+                await self._firewall.remove()
+            except FirewallError as error:
+                problems.append(str(error))
+            try:
+                await self._host.release(self._configuration.interface, MARK)
+            except HostError as error:
+                problems.append(str(error))
         finally:
             await _close(tunnel, tun)
+        if problems:
+            raise _Failed(state.Fatal(Cause(CauseKind.INTERNAL, "; ".join(problems))))
 
     async def _close_tunnel(self) -> None:
         tunnel, tun = self._tunnel, self._tun
@@ -453,11 +511,11 @@ async def remove_block(interface: str | None) -> None:
     """The explicit disconnect without a session: remove what a killed or "always require VPN" run left behind.
 
     `interface` None: the one into which our routes lead.
-    Raises Unavailable while a session runs, HostError or DnsError when the machine refuses.
+    Raises Unavailable while a session runs, HostError, DnsError or FirewallError when the machine refuses.
     """
     place = _take_place()
     try:
-        host = Host()
+        host, firewall = Host(), Nftables()
         try:
             await host.release(interface, MARK)
         finally:
@@ -467,5 +525,9 @@ async def remove_block(interface: str | None) -> None:
             await dns.recover()
         finally:
             await dns.close()
+        try:
+            await firewall.remove()
+        finally:
+            await firewall.close()
     finally:
         place.close()

@@ -1,6 +1,7 @@
 """`make demo`: the tunnel walked through its states on real packets, then measured. No configuration.
 
-    python -m tests.netns.demo [--relay molehill|wireguard-go] [--profile NAME] [--allow-lan] [--pcap FILE]
+    python -m tests.netns.demo [--relay molehill|wireguard-go] [--profile NAME] [--allow-lan] [--firewall]
+                                [--pcap FILE]
 
 What happens is told in `scenario`; here it is printed: progress while it works, one table of all states, the leaks
 if any, the throughput of the tunnel beside the bare path. Exit code 0: every probe as expected and nothing leaked;
@@ -23,6 +24,11 @@ from tests.netns.userns import need_namespaces
 
 _COLOURS = {"green": "32", "red": "31;1", "yellow": "33", "dim": "2", "bold": "1"}
 _SECONDS = 3  # of each throughput measurement
+_LIMITS = """\
+The group "limit" is sent, not judged: no routing rule is asked for a broadcast or an IPv6 multicast of
+the link, nor for an IPv4 socket bound to a device: that one reaches any host that answers ARP there.
+Only a firewall stops those (--firewall). Error was provoked by deleting the TUN under the running process.
+"""
 
 
 def paint(text: str, colour: str) -> str:
@@ -85,12 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--relay", choices=sorted(RELAYS), default="molehill", help="the engine of the relay")
     parser.add_argument("--profile", default="", help="of `molehill run`: linux, android, ios")
     parser.add_argument("--allow-lan", action="store_true")
+    parser.add_argument("--firewall", action="store_true", help="enforce by nftables too; the limits are judged then")
     parser.add_argument("--pcap", type=Path, metavar="FILE", help="write what the provider saw to a capture file")
     options = parser.parse_args(arguments)
     need_namespaces()
     begin = time.monotonic()
     print(paint("device --- provider --- internet --- relay, in namespaces of their own", "bold"), flush=True)
-    with Walk(options.relay, options.profile, options.allow_lan, _say) as walk:
+    with Walk(options.relay, options.profile, options.allow_lan, options.firewall, _say) as walk:
         assert walk.capture is not None
         rounds = []
         for round_ in walk.rounds():
@@ -109,9 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{sum(row.ok for row in judged)} of {len(judged)} judged probes as expected; a cell that is not says so."
         )
         print("tunnel: answered, by way of the relay. clear: seen by the provider. blocked: neither.")
-        print('The group "limit" is sent, not judged: no routing rule is asked for a broadcast or an IPv6 multicast of')
-        print("the link, nor for an IPv4 socket bound to a device: that one reaches any host that answers ARP there.")
-        print("Only a firewall stops those. Error was provoked by deleting the TUN under the running process.\n")
+        if options.firewall:
+            print("The firewall mode: the TUN and nftables, by one policy. Error was provoked by deleting the TUN.\n")
+        else:
+            print(_LIMITS)
         sent = "from the first Connecting to Ctrl-C, with datagrams and an old TCP connection going on without a pause"
         if leaks:
             print(paint(f"LEAKED: {len(leaks)} frames in clear {sent}:", "red"))

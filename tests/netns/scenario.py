@@ -9,8 +9,9 @@
 
 What enforces is the VPN-service mode: the TUN, the routes into it, and `unreachable` beneath them; no firewall.
 What that cannot stop are the probes of the group "limit": they are sent, and what was seen is told, but it is no
-failure. From the first Connecting to the explicit disconnect a drizzle of datagrams, and a TCP connection opened
-before the tunnel, go on without a pause: each frame in clear in all that time is a leak, also between the rounds.
+failure. In the firewall mode nftables stops them, and they are judged like all others. From the first Connecting to
+the explicit disconnect a drizzle of datagrams, and a TCP connection opened before the tunnel, go on without a pause:
+each frame in clear in all that time is a leak, also between the rounds.
 """
 
 from __future__ import annotations
@@ -90,11 +91,11 @@ def _probes() -> tuple[Probe, ...]:
 PROBES = _probes()
 
 
-def expected(group: str, state: str, allow_lan: bool) -> Seen | None:
+def expected(group: str, state: str, allow_lan: bool, firewall: bool = False) -> Seen | None:
     """What must be seen of a probe (policy ids DIS-1, CON-1, CTD-1, CTD-2, ERR-1, LAN-1); None: no promise."""
     if state == "disconnected":
         return Seen.CLEAR
-    if group == "limit":
+    if group == "limit" and not (firewall and not allow_lan):  # some of them are the LAN's
         return None
     if group == "internet":
         return Seen.TUNNEL if state == "connected" else Seen.BLOCKED
@@ -153,9 +154,10 @@ class Walk:
         relay: str = "molehill",
         profile: str = "",
         allow_lan: bool = False,
+        firewall: bool = False,
         progress: Callable[[str], None] = print,
     ) -> None:
-        self.allow_lan, self.profile, self.progress = allow_lan, profile, progress
+        self.allow_lan, self.profile, self.progress, self.firewall = allow_lan, profile, progress, firewall
         self.lab = world()
         self.servers = servers.Servers()
         self.capture: Capture | None = None
@@ -207,6 +209,7 @@ class Walk:
         conf = self.write_conf()
         options = (*options, *(["--profile", self.profile] if self.profile else []))
         options = (*options, *(["--allow-lan"] if self.allow_lan else []))
+        options = (*options, *(["--firewall"] if self.firewall else []))
         self.run = self.lab.start(self.lab["device"], "molehill", "run", str(conf), "--json", *options)
 
     def status(self) -> dict[str, object]:
@@ -246,12 +249,13 @@ class Walk:
         frames = [frame for frame in self.capture.frames if frame.at >= begin]
         rows = [
             Row(
-                probe, expected(probe.group, state, self.allow_lan), judge(probe, attempt, frames),
+                probe, expected(probe.group, state, self.allow_lan, self.firewall), judge(probe, attempt, frames),
                 attempt.source is not None, attempt.error,
             )
             for probe, attempt in zip(PROBES, attempts, strict=True)
         ]  # fmt: skip
-        self._limits += [t for p, a in zip(PROBES, attempts, strict=True) if p.group == "limit" for t in a.tokens]
+        if not self.firewall:
+            self._limits += [t for p, a in zip(PROBES, attempts, strict=True) if p.group == "limit" for t in a.tokens]
         return Round(title, state, reached_after, tuple(rows))
 
     def guard(self) -> None:

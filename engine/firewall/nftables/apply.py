@@ -10,27 +10,64 @@ Needs root (CAP_NET_ADMIN). May be called from any thread; acts in the calling t
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from engine.firewall.errors import FirewallError
 from engine.firewall.nftables import libnftables, sysctl
-from engine.firewall.nftables.libnftables import NftError
+from engine.firewall.nftables.libnftables import NftError, NftMissing
 from engine.firewall.nftables.render import FAMILY, TABLE, render, reset
-from engine.policy import Policy
+from engine.policy import Hop, Policy, Protocol, State, Tunnel
+
+_TRIAL = Policy(  # asks the kernel for everything that any of our rules asks
+    State.CONNECTING,
+    allow_lan=True,
+    peer=Hop(IPv4Address("192.0.2.1"), 1, Protocol.UDP),
+    api=Hop(IPv6Address("2001:db8::1"), 443, Protocol.TCP),
+    tunnel=Tunnel("mh0", (IPv4Address("10.0.0.1"), IPv6Address("fd00::1")), ()),
+)
 
 
-def apply(policy: Policy, *, counters: bool = False, library: bool = True) -> list[str]:
+def missing(*, library: bool = True) -> list[str]:
+    """What this machine lacks for the firewall, one sentence each; empty: nothing.
+
+    One transaction adds a table that accepts everything, with every kind of rule that we have, and removes it again:
+    the kernel has then looked at them all, and nothing of it was ever in force. Our own table is not touched.
+    """
+    commands = render(_TRIAL)["nftables"][1:]
+    trial = json.loads(json.dumps(commands).replace(f'"{TABLE}"', f'"{TABLE}-trial"').replace("drop", "accept"))
+    table = {"table": {"family": FAMILY, "name": f"{TABLE}-trial"}}
+    try:
+        libnftables.run(json.dumps({"nftables": [*trial, {"delete": table}]}), library=library)
+    except NftError as error:
+        return [f"the firewall cannot be used, nftables says: {error}"]
+    return []
+
+
+def apply(policy: Policy, *, counters: bool = False, library: bool = True, sysctls: bool = True) -> list[str]:
     """Put `policy` in force; returns warnings (a sysctl that could not be set), one sentence each.
 
-    `library=False` uses the `nft` tool. Raises FirewallError, ValueError for another platform's policy.
+    `library=False` uses the `nft` tool; `sysctls=False` leaves those to a caller who restores them.
+    Raises FirewallError, ValueError for another platform's policy.
     """
     _load(render(policy, counters=counters), library=library)
-    return sysctl.apply(sysctl.settings_for(policy))
+    return sysctl.apply(sysctl.settings_for(policy)) if sysctls else []
 
 
 def remove(*, library: bool = True) -> None:
-    """Remove our table and nothing else (DIS-1, EXIT-1); it need not be there. Raises FirewallError."""
-    _load(reset(), library=library)
+    """Remove our table and nothing else (DIS-1, EXIT-1); it need not be there. Raises FirewallError.
+
+    Where there is no nftables there is no table.
+    """
+    try:
+        libnftables.run(json.dumps(reset()), library=library)
+        left = _listed(library=library)
+    except NftMissing:
+        return
+    except (NftError, ValueError) as error:
+        raise FirewallError(f"the firewall's table {TABLE} could not be removed: {error}", enforced=False) from error
+    if left:
+        raise FirewallError(f"the firewall's table {TABLE} is still there: somebody puts it back", enforced=True)
 
 
 def _load(document: dict[str, Any], *, library: bool) -> None:

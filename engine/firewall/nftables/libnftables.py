@@ -8,6 +8,7 @@ of the calling thread.
 from __future__ import annotations
 
 import ctypes
+import socket
 import subprocess
 from pathlib import Path
 
@@ -16,14 +17,23 @@ _OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON: JSON in as well
 # Absolute, so that nobody's PATH decides what runs as root.
 _NFT = (Path("/usr/sbin/nft"), Path("/sbin/nft"), Path("/usr/bin/nft"))
 _TIMEOUT = 30.0
+_NETLINK_NETFILTER = 12  # linux/netlink.h
 
 
 class NftError(Exception):
     """nftables refused a command, or cannot be reached; the text is its own."""
 
 
+class NftMissing(NftError):
+    """There is no nftables here: no program to talk to it, or nothing in the kernel."""
+
+
 def run(command: str, *, library: bool = True) -> str:
     """Run one JSON document (or one line of nft's language) as root and return the output. Raises NftError."""
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER).close()
+    except OSError as error:  # libnftables would end the whole process
+        raise NftMissing(f"the kernel has no netfilter: {error.strerror}") from error
     loaded = _load() if library else None
     return _run_by_library(loaded, command) if loaded else _run_by_tool(command)
 
@@ -71,7 +81,7 @@ def _run_by_library(nft: ctypes.CDLL, command: str) -> str:
 def _run_by_tool(command: str) -> str:
     tool = next((path for path in _NFT if path.exists()), None)
     if tool is None:
-        raise NftError("neither libnftables nor nft is installed (Debian: nftables)")
+        raise NftMissing("neither libnftables nor nft is installed (Debian: nftables)")
     try:
         done = subprocess.run(
             [str(tool), "-j", "-f", "-"], input=command, capture_output=True, text=True, check=False, timeout=_TIMEOUT

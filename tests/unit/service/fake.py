@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from engine.firewall import FirewallError
 from engine.host import Capture, DnsError, HostError
-from engine.policy import IPAddress
+from engine.policy import IPAddress, Policy
 from engine.service.ports import TunPort
 from engine.tunnel.events import HandshakeCompleted, PeerStatus, TunnelEvent, TunnelStatus
 from engine.wg.config import DeviceConfig
@@ -42,6 +43,8 @@ class World:
     breaks_apply: bool = False
     breaks_capture: bool = False
     breaks_tun: bool = False
+    breaks_firewall: str = ""
+    table: Policy | None = None
     rx_bytes: int = 0
     unanswered_since: float = 0.0
     tunnel: FakeTunnel | None = None
@@ -165,3 +168,34 @@ class FakeHost:
 
     async def close(self) -> None:
         self.world.log.append("host closed")
+
+
+class FakeFirewall:
+    """One table of one policy. `breaks_firewall` of the world is what it says instead of doing its work."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def missing(self) -> list[str]:
+        return ["the kernel has no netfilter"] if self.world.breaks_firewall == "missing" else []
+
+    async def apply(self, policy: Policy) -> None:
+        self._break()
+        self.world.table = policy
+        self.world.log.append(f"firewall {policy.state}")
+
+    async def remove(self) -> None:
+        self._break()
+        if self.world.table is not None:
+            self.world.log.append("firewall removed")
+        self.world.table = None
+
+    async def close(self) -> None:
+        self.world.log.append("firewall closed")
+
+    def _break(self) -> None:
+        why = self.world.breaks_firewall
+        if why == "once":
+            self.world.breaks_firewall = ""
+        if why:
+            raise FirewallError(f"nftables refused: {why}", enforced=True)

@@ -14,7 +14,7 @@ import pytest
 from engine.service import Session
 from engine.service import session as session_module
 from engine.service.control import MAX_CLIENTS, StatusServer
-from tests.unit.service.fake import FakeHost, World
+from tests.unit.service.fake import FakeFirewall, FakeHost, World
 from tests.unit.service.test_session import configuration
 
 
@@ -26,7 +26,13 @@ def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
 def with_server(folder: Path, work: Callable[[Session, StatusServer], Awaitable[None]]) -> None:
     async def main() -> None:
         world = World()
-        session = Session(configuration(), host=FakeHost(world), open_tun=world.open_tun, open_tunnel=world.open_tunnel)
+        session = Session(
+            configuration(),
+            host=FakeHost(world),
+            firewall=FakeFirewall(world),
+            open_tun=world.open_tun,
+            open_tunnel=world.open_tunnel,
+        )
         await session.start()
         server = StatusServer(session, folder)
         await server.start()

@@ -17,7 +17,7 @@ from engine.service import session as session_module
 from engine.tunnel.clock import now
 from engine.tunnel.events import HandshakeCompleted, HandshakeGivenUp, Stopped, Unanswered
 from engine.wg.config import DeviceConfig, HostPort, PeerConfig
-from tests.unit.service.fake import FakeHost, World
+from tests.unit.service.fake import FakeFirewall, FakeHost, World
 
 PEER = PeerConfig(bytes([7]) * 32, endpoint=HostPort("192.0.2.7", 51820))
 WIREGUARD = DeviceConfig(private_key=bytes([1]) * 31 + b"\x40", peers=(PEER,))
@@ -34,7 +34,11 @@ def with_session(work: Callable[[Session, World], Awaitable[None]], world: World
 
     async def main() -> None:
         session = Session(
-            configuration(**change), host=FakeHost(world), open_tun=world.open_tun, open_tunnel=world.open_tunnel
+            configuration(**change),
+            host=FakeHost(world),
+            firewall=FakeFirewall(world),
+            open_tun=world.open_tun,
+            open_tunnel=world.open_tunnel,
         )
         await session.start()
         try:
@@ -159,7 +163,7 @@ def test_always_require_vpn_keeps_tun_and_capture_after_stop() -> None:
 def test_stopping_a_session_that_never_connected_removes_the_tun() -> None:
     async def work(session: Session, world: World) -> None:
         await session.stop()
-        assert world.log[-3:] == ["release", "tunnel closed", "host closed"]
+        assert world.log[-4:] == ["release", "tunnel closed", "host closed", "firewall closed"]
 
     with_session(work)
 
@@ -270,7 +274,8 @@ def test_a_local_custom_dns_server_is_let_past_only_while_connected() -> None:
 
 def test_a_second_session_in_the_same_namespace_is_refused() -> None:
     async def work(session: Session, world: World) -> None:
-        second = Session(configuration(), host=FakeHost(World()), open_tun=world.open_tun)
+        other = World()
+        second = Session(configuration(), host=FakeHost(other), firewall=FakeFirewall(other), open_tun=world.open_tun)
         with pytest.raises(Unavailable, match="stop it first"):
             await second.start()
 

@@ -1,0 +1,81 @@
+"""The host's firewall as a session uses it: nftables in one worker thread, and the order in which two enforcers change.
+
+A policy is enforced twice in the firewall mode, by the native program in the TUN and by nftables around it. What goes
+through the tunnel has to pass both, so while they change one after the other it is judged by the stricter of each; what
+goes past the tunnel meets nftables alone. The order decides what a failure in between leaves behind:
+
+* tightening: first the program, then nftables, then the routes; each is tried even if one before it failed;
+* loosening: first nftables, then the program, then the routes; the first failure ends it, and the rest stays strict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from engine.firewall import FirewallError
+from engine.firewall.nftables import apply
+from engine.policy import Policy, State
+
+log = logging.getLogger(__name__)
+
+JOB_SECONDS = 10.0
+
+# How much a blocking state lets through, least first. Disconnecting counts as the state whose rules it keeps (DSC-1),
+# Disconnected with "always require VPN" as Error (DIS-2): `Policy.enforced`.
+_OPENNESS = {State.ERROR: 0, State.CONNECTING: 1, State.CONNECTED: 2}
+
+T = TypeVar("T")
+
+
+def loosens(before: Policy | None, after: Policy) -> bool:
+    """Whether going from `before` (None: in doubt) to `after` is to let more through.
+
+    Another server or resolver is no loosening, nor is what opens here and closes there: in doubt it is to tighten.
+    """
+    if not after.blocks:
+        return True
+    if before is None:
+        return False
+    if not before.blocks:
+        return False
+    opens = _OPENNESS[after.enforced] - _OPENNESS[before.enforced], after.allow_lan - before.allow_lan
+    return max(opens) > 0 and min(opens) >= 0
+
+
+class Nftables:
+    """This network namespace's nftables. One worker thread, so that loads keep their order and stop nobody."""
+
+    def __init__(self) -> None:
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nftables")
+        self._clean = False  # whether we know that there is no table: a killed run may have left one
+
+    async def missing(self) -> list[str]:
+        """What the machine lacks for it, one sentence each."""
+        return await self._run(apply.missing)
+
+    async def apply(self, policy: Policy) -> None:
+        """Put a policy that blocks in force. FirewallError; its `enforced` says whether the former rules remain."""
+        self._clean = False
+        await self._run(lambda: apply.apply(policy, sysctls=False))  # engine.host sets those, and restores them
+
+    async def remove(self) -> None:
+        """Remove our table, or that of an earlier run, if there is one. FirewallError."""
+        if not self._clean:
+            await self._run(apply.remove)
+            self._clean = True
+
+    async def close(self) -> None:
+        """End the worker thread; the rules stay."""
+        self._worker.shutdown(wait=False)
+
+    async def _run(self, job: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(JOB_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._worker, job)
+        except TimeoutError:
+            message = f"nftables did not answer within {JOB_SECONDS:.0f} s"
+            raise FirewallError(message, enforced=False) from None
