@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from engine.host.dns import DnsError, SystemDns, resolvconf
 from engine.host.dns import system as system_module
@@ -153,7 +154,7 @@ def with_resolved(bus: str, dns: SystemDns, work: Callable[[FakeResolved], Await
             await dns.close()
             served.disconnect()
 
-    asyncio.run(main())
+    uvloop.run(main())  # the loop of `molehill run`
     return fake
 
 
