@@ -113,10 +113,6 @@ class Peer:
         error = lib.mh_peer_send_packet(self._datapath.handle, self.handle, packet, len(packet))
         return error in (0, errno.ENOKEY)
 
-    def count_received(self, length: int) -> None:
-        """Count an authentic handshake message of so many bytes, and note the time."""
-        lib.mh_peer_count_received(self.handle, length)
-
     def handshake_done(self) -> None:
         """Allow the next HANDSHAKE event (install() does, too)."""
         lib.mh_peer_handshake_done(self.handle)

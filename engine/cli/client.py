@@ -1,4 +1,5 @@
-"""Ask a running session by its status socket. Nothing but the standard library: it is what `status` waits for."""
+"""Ask a running session by its status socket. Nothing but the standard library, unless nobody answers: it is what
+`status` waits for."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,18 @@ def find(interface: str | None) -> Path:
     if len(mine) == 1:
         return mine[0]
     if not found:
-        raise Fault("molehill is not running")
+        raise Fault(f"molehill is not running{_left_behind()}")
     raise Fault(f"choose one with --interface: {', '.join(path.stem for path in found)}")
+
+
+def _left_behind() -> str:
+    """What a run that was killed, or that always requires VPN, still does to this machine."""
+    from engine.host import HostError, is_captured
+
+    with suppress(HostError, OSError):
+        if is_captured():
+            return ", but what an earlier run captured stays blocked: sudo molehill unblock opens it"
+    return ""
 
 
 def ask(path: Path, method: str) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from engine.host.capture import DEFAULT_ROUTES, Capture
 from engine.host.dns import DnsError, SystemDns
-from engine.host.netlink import Host, HostError
+from engine.host.netlink import Host, HostError, is_captured
 from engine.host.offline import OfflineMonitor
 
-__all__ = ["DEFAULT_ROUTES", "Capture", "DnsError", "Host", "HostError", "OfflineMonitor", "SystemDns"]
+__all__ = ["DEFAULT_ROUTES", "Capture", "DnsError", "Host", "HostError", "OfflineMonitor", "SystemDns", "is_captured"]

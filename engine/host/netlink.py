@@ -119,6 +119,8 @@ def _capture(ip: IPRoute, capture: Capture) -> None:
 
 
 def _release(ip: IPRoute, interface: str | None, mark: int) -> None:
+    if interface is not None and not _is_tun(ip, interface):
+        raise HostError(f"the interface {interface} is no tunnel: it is left alone, and so is everything else")
     for version in (4, 6):
         _set_rules(ip, version, (), mark)
     indices = _tunnels(ip, mark)
@@ -156,12 +158,27 @@ def _change(what: str, call: Callable[..., object], *args: object, fine: int = 0
         raise HostError(f"{what} could not be changed: {error.args[-1]}") from error
 
 
+def _is_tun(ip: IPRoute, interface: str) -> bool:
+    """Whether the interface may be ours: a TUN, or (already) none at all."""
+    index = _index(ip, interface)
+    if index is None:
+        return True
+    (link,) = ip.get_links(index)
+    return bool(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "tun")
+
+
 def _index(ip: IPRoute, interface: str) -> int | None:
     found = ip.link_lookup(ifname=interface)
     return int(found[0]) if found else None
 
 
 # Rules
+
+
+def is_captured() -> bool:
+    """Whether rules of ours are in force in this network namespace, whoever set them. Needs no privilege; HostError."""
+    with IPRoute() as ip:
+        return any(_our_rules(ip, version) for version in _versions())
 
 
 def _set_rules(ip: IPRoute, version: int, wanted: tuple[Rule, ...], table: int) -> None:

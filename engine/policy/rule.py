@@ -83,8 +83,3 @@ class Rule:
             raise ValueError(f"{self.id}: only a blocking rule can reject")
         if self.icmp is not None and self.protocols != (ICMPV6,):
             raise ValueError(f"{self.id}: an ICMP type needs protocol ICMPv6")
-
-    @property
-    def looks_at_ports(self) -> bool:
-        """Whether the verdict needs more of a packet than a later fragment shows."""
-        return self.source_port is not None or self.destination_port is not None or self.icmp is not None

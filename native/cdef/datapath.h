@@ -26,7 +26,6 @@ uint32_t mh_peer_id(const mh_peer *p);
 void mh_peer_get_endpoint(mh_peer *p, mh_endpoint *out);
 void mh_peer_set_endpoint(mh_peer *p, const mh_endpoint *e);
 void mh_peer_get_traffic(mh_peer *p, mh_traffic *out);
-void mh_peer_count_received(mh_peer *p, uint64_t bytes);
 void mh_peer_disarm(mh_peer *p);
 void mh_peer_handshake_done(mh_peer *p);
 int mh_peer_install_session(mh_datapath *d, mh_peer *p, mh_session *s);

@@ -165,14 +165,6 @@ void mh_peer_get_traffic(mh_peer *p, mh_traffic *out) {
     out->tx_packets = atomic_load_explicit(&p->tx_packets, memory_order_relaxed);
 }
 
-void mh_peer_count_received(mh_peer *p, uint64_t bytes) {
-    atomic_fetch_add_explicit(&p->rx_bytes, bytes, memory_order_relaxed);
-    pthread_mutex_lock(&p->lock);
-    p->times.last_received_ns = mh_now_ns();
-    p->times.unanswered_sent_ns = 0;
-    pthread_mutex_unlock(&p->lock);
-}
-
 void mh_peer_disarm(mh_peer *p) {
     pthread_mutex_lock(&p->lock);
     p->timers_armed = false;

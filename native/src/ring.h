@@ -13,7 +13,7 @@
 enum mh_event_kind {
     MH_EVENT_MESSAGE = 1,   /* a handshake or cookie message: data, endpoint */
     MH_EVENT_HANDSHAKE = 2, /* peer: a packet waits for a session, or the session should be renewed */
-    MH_EVENT_TIMERS = 3,    /* peer: traffic has set a deadline; read mh_peer_traffic() and arm a timer */
+    MH_EVENT_TIMERS = 3,    /* peer: traffic has set a deadline; read mh_peer_get_traffic() and arm a timer */
     MH_EVENT_CONFIRMED = 4, /* peer: first packet under the `next` session arrived, it is now `current` */
     MH_EVENT_PROBE = 5,     /* peer: the echo reply to the engine's own probe: data = inner packet */
     MH_EVENT_STOPPED = 6    /* the datapath ended by itself: error = errno (TUN deleted, ...) */

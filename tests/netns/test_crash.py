@@ -75,6 +75,9 @@ def test_always_require_vpn_blocks_after_the_disconnect_until_unblocked(walk: Wa
     assert "stop it first" in refused.output()
     assert walk.stop() == 0
     assert wrong(walk.probe("disconnected, VPN always required", "error")) == []
+    status = walk.lab.start(walk.lab["device"], "molehill", "status")
+    assert status.popen.wait(20) == 1
+    assert "stays blocked: sudo molehill unblock opens it" in status.output()
     opened = walk.lab.start(walk.lab["device"], "molehill", "unblock")
     assert opened.popen.wait(20) == 0
     assert traces(walk) == before

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from engine.host import Capture, Host, HostError, OfflineMonitor
+from engine.host import Capture, Host, HostError, OfflineMonitor, is_captured
 from tests.netns.lab import Namespace, pair
 from tun.linux import LinuxTun
 
@@ -214,6 +214,25 @@ def test_releasing_leaves_the_machine_as_it_was_found(device: Namespace) -> None
     assert snapshot(device) == before
     assert device.sh(*switch) == switches
     release()  # nothing to do is fine
+
+
+def test_an_interface_that_is_no_tunnel_is_never_deleted(device: Namespace) -> None:
+    async def work() -> None:
+        host = Host()
+        try:
+            with pytest.raises(HostError, match="the interface eth0 is no tunnel"):
+                await host.release("eth0", MARK)
+        finally:
+            await host.close()
+
+    tun = run_captured(device)
+    asyncio.run(work())
+    assert device.has_interface("eth0")
+    assert device.has_interface("mh0")
+    assert is_captured()
+    release()
+    assert not is_captured()
+    tun.close()
 
 
 def test_when_the_tun_vanishes_everything_is_unreachable(device: Namespace) -> None:
