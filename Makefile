@@ -20,7 +20,7 @@ if [ -n "$$missing" ]; then \
   else echo "Debian packages are missing, run: sudo apt-get install --no-install-recommends" $$missing; exit 1; fi; fi
 endef
 
-.PHONY: help demo test test-slow check bench fuzz asan tsan coverage ci clean setup setup-build setup-lab setup-san
+.PHONY: help demo test test-slow proofs check bench fuzz asan tsan coverage ci clean setup setup-build setup-lab setup-san
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -59,6 +59,9 @@ test: setup setup-lab ## the test suite (sudo for the parts that need namespaces
 
 test-slow: setup setup-lab ## the long tests: rekey in real time, 1 GiB transfers, big random samples
 	@$(BIN)/python -m pytest -q -m slow --timeout=1200 $(TESTS)
+
+proofs: setup ## every enforcer equal to the document for every packet (z3), and every mutant caught (5 minutes)
+	@$(BIN)/python -m tests.proofs $(PROOFS)
 
 check: setup ## lint, format, types, layers, C warnings
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
