@@ -10,42 +10,13 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import groupby
 from multiprocessing import get_context
 
 from engine.policy import Platform
-from tests.proofs.mutants import MUTANTS
-from tests.proofs.policies import Case, corners, grid
-from tests.proofs.run import Report, prove
-
-CORNERS = 100
-PARTS = 6
-
-
-def cases(platform: Platform, sample: int) -> Iterator[Case]:
-    """The policies of a platform: the grid with both sets of placeholders (a tenth of it with the second)."""
-    yield from list(grid(platform))[::sample]
-    yield from list(grid(platform, 1))[:: 10 * sample]
-    yield from list(corners(platform, CORNERS))[::sample]
-
-
-def _prove(work: tuple[Platform, int, int]) -> tuple[Report, list[str]]:
-    """One part of a platform's policies: neighbours in the grid stay together, since they share questions."""
-    platform, part, sample = work
-    mine = list(cases(platform, sample))
-    size = -(-len(mine) // PARTS)
-    report = prove(mine[part * size : (part + 1) * size])
-    texts = [f"{example.case.name}\n  {example}" for example in report.found]
-    report.found.clear()
-    return report, texts
-
-
-def _hunt(number: int) -> tuple[str, str, str | None]:
-    mutant = MUTANTS[number]
-    example = mutant.hunt()
-    return mutant.enforcer.name, mutant.what, None if example is None else str(example)
+from tests.proofs.mutants import MUTANTS, hunt
+from tests.proofs.run import PARTS, Report, prove_part
 
 
 def main() -> int:
@@ -58,8 +29,10 @@ def main() -> int:
     total, failures, unseen, packets = Report(), [], [], []
     with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), mp_context=get_context("spawn")) as workers:
         work = [(platform, part, options.sample) for platform in Platform for part in range(PARTS)]
-        hunts = workers.map(_hunt, range(len(MUTANTS)), chunksize=8)
-        for platform, results in groupby(zip(work, workers.map(_prove, work), strict=True), key=lambda it: it[0][0]):
+        hunts = workers.map(hunt, range(len(MUTANTS)), chunksize=8)
+        for platform, results in groupby(
+            zip(work, workers.map(prove_part, work), strict=True), key=lambda it: it[0][0]
+        ):
             here = Report()
             for _, (report, texts) in results:
                 here.add(report)

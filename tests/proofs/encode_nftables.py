@@ -96,9 +96,9 @@ def _match(text: str, p: Packet, direction: Direction, symbols: Symbols, tunnel:
         left, mask = left["&"]
         assert (left, mask) == ({"payload": {"protocol": "ip", "field": "frag-off"}}, 0x3FFF)
     ((kind, what),) = left.items()
-    members = (
-        right["set"] if isinstance(right, dict) and "set" in right else right if isinstance(right, list) else [right]
-    )
+    if isinstance(right, dict) and "set" in right:
+        right = right["set"]
+    members = right if isinstance(right, list) else [right]
     there, equal = _KINDS[kind](what, members, p, direction, symbols, tunnel)
     assert op in ("==", "in", "!="), op
     return z3.And(there, z3.Not(equal) if op == "!=" else equal)

@@ -25,7 +25,10 @@ BITS = {4: 32, 6: 128}
 
 @dataclass(frozen=True, eq=False)
 class Packet:
-    """One packet. Terms are z3's, the same term for the same question, so that formulas share them; `any_sender`: the sender's conditions are taken as met (the flow is there already)."""
+    """One packet, as z3 terms: the same term for the same question, so that formulas share them.
+
+    `any_sender`: the sender's conditions are taken as met (the flow is there already).
+    """
 
     direction: Any
     iface_in: Any

@@ -142,7 +142,8 @@ def corners(platform: Platform, count: int) -> Iterator[Case]:
     udp, tcp = Protocol.UDP, Protocol.TCP
     server4, server6 = _A("198.51.100.7"), _A("2001:db8::7")
     hops = [
-        Hop(server4, 53, udp), Hop(server6, 53, tcp), Hop(_A("192.168.4.4"), 53, udp), Hop(_A("255.255.255.255"), 67, udp),
+        Hop(server4, 53, udp), Hop(server6, 53, tcp), Hop(_A("192.168.4.4"), 53, udp),
+        Hop(_A("255.255.255.255"), 67, udp),
         Hop(_A("fe80::1"), 547, udp), Hop(_A("10.64.0.1"), 53, udp), Hop(_A("127.0.0.1"), 51820, udp),
         Hop(_A("192.168.1.53"), 53, tcp),
     ]  # fmt: skip
@@ -154,7 +155,10 @@ def corners(platform: Platform, count: int) -> Iterator[Case]:
             Policy(State.CONNECTING, platform, lan, peer=hop, bridge=other, api=other),
             Policy(State.ERROR, platform, lan, api=hop),
             Policy(State.CONNECTED, platform, lan, peer=hop, tunnel=tunnel),
-            Policy(State.CONNECTED, platform, lan, peer=other, bridge=hop, tunnel=tunnel, dns=(hop.ip, _A("192.168.1.53"))),
+            Policy(
+                State.CONNECTED, platform, lan, peer=other, bridge=hop, tunnel=tunnel,
+                dns=(hop.ip, _A("192.168.1.53")),
+            ),
             Policy(
                 State.CONNECTED, platform, lan, peer=Hop(_A("192.168.1.53"), 53, udp), bridge=hop, tunnel=tunnel,
                 dns=(_A("192.168.1.53"), _A("192.168.1.53"), _A("10.64.0.1")),

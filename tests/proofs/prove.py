@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import z3
@@ -126,8 +127,9 @@ class Counterexample:
 
     def __str__(self) -> str:
         word = "accept" if self.got[0] else "reject" if self.got[1] else "drop"
-        values = "".join(f" [{name} = {value}]" for name, value in self.values.items())
-        return f"{packet_text(self.facts)}{values}\n    {self.enforcer.name}: {word}, {self.what}: {self.wanted}"
+        values = ", ".join(f"{name} = {value}" for name, value in self.values.items())
+        where = f"    where {values}\n" if values else ""
+        return f"{packet_text(self.facts)}\n{where}    {self.enforcer.name}: {word}, {self.what}: {self.wanted}"
 
     def confirm(self) -> None:
         """Judge the packet in plain code. EncoderError: the enforcer itself does not do what the formula says."""
@@ -243,10 +245,10 @@ def ask(
     verdict = encoded(case, enforcer, artefact)
     got = tuple(z3.is_true(model.eval(term, model_completion=True)) for term in (verdict.accept, verdict.reject))
     values = {}
-    for (_, value), term in case.symbols.addresses.items():
+    for (version, value), term in case.symbols.addresses.items():
         found = model.eval(term, model_completion=True).as_long()
         if found != value:
-            values[str(term)] = hex(found)
+            values[str(term)] = str(IPv6Address(found) if version == 6 else IPv4Address(found))
     for value, term in case.symbols.ports.items():
         found = model.eval(term, model_completion=True).as_long()
         if found != value:
@@ -278,9 +280,9 @@ def question(case: Case, enforcer: Enforcer, artefact: Any) -> tuple[object, ...
     text = json.dumps(artefact, sort_keys=True) if isinstance(artefact, dict) else artefact
     mobile_blocks = policy.platform is Platform.ANDROID and policy.state.value != "connected"
     state = state_of(policy)
-    hop = policy.peer if state in ("connecting", "connected") else None
+    mobile = policy.platform.mobile  # where neither the first hop nor the API is spoken of
+    hops = (policy.peer, policy.bridge) if state in ("connecting", "connected") and not mobile else ()
     return (
-        enforcer.name, text, policy.platform, state, mobile_blocks, policy.ios_blocking, policy.allow_lan,
-        hop, policy.bridge if state in ("connecting", "connected") else None,
-        None if state == "connected" else policy.api, policy.tunnel, policy.dns, id(case.symbols),
+        enforcer.name, text, policy.platform, state, mobile_blocks, policy.ios_blocking, policy.allow_lan, hops,
+        None if state == "connected" or mobile else policy.api, policy.tunnel, policy.dns, id(case.symbols),
     )  # fmt: skip

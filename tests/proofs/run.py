@@ -4,12 +4,16 @@ as the specification speaks of it) is not asked again; the policies it stands fo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from engine.policy import Platform
 from tests.proofs import safety
-from tests.proofs.policies import Case
+from tests.proofs.policies import Case, corners, grid
 from tests.proofs.prove import ENFORCERS, Counterexample, compare, question
+
+RANDOM = 100  # policies of each platform, beside the named corners
+PARTS = 6  # of a platform's policies, for as many workers as there are
 
 
 @dataclass
@@ -61,3 +65,24 @@ def prove(cases: Iterable[Case], *, give_up_after: int = 5) -> Report:
 def _note(report: Report, example: Counterexample | None) -> None:
     if example is not None:
         report.found.append(example)
+
+
+def cases(platform: Platform, sample: int) -> Iterator[Case]:
+    """The policies of a platform, every `sample`th: of the grid, of a tenth of it with other values, the corners."""
+    yield from list(grid(platform))[::sample]
+    yield from list(grid(platform, 1))[:: 10 * sample]
+    yield from list(corners(platform, RANDOM))[::sample]
+
+
+def prove_part(work: tuple[Platform, int, int]) -> tuple[Report, list[str]]:
+    """(platform, part, sample): what was proven, and what was not, in words. For a worker process.
+
+    Neighbours in the grid stay together, since they share questions.
+    """
+    platform, part, sample = work
+    mine = list(cases(platform, sample))
+    size = -(-len(mine) // PARTS)
+    report = prove(mine[part * size : (part + 1) * size])
+    texts = [f"{example.case.name}\n  {example}" for example in report.found]
+    report.found.clear()
+    return report, texts

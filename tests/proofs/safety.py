@@ -62,9 +62,10 @@ def tunnel_maker(platform: Platform) -> Any:
 
 
 def api_user(platform: Platform) -> Any:
-    return (
-        z3.Or(p.app == int(App.SERVICE), p.app == int(App.PROBLEM_REPORT)) if platform is Platform.WINDOWS else _root()
-    )
+    """API-1: who may speak to the API."""
+    if platform is Platform.WINDOWS:
+        return z3.Or(p.app == int(App.SERVICE), p.app == int(App.PROBLEM_REPORT))
+    return _root()
 
 
 DNS_QUERY = z3.And(z3.Not(p.goes(Direction.IN)), p.has_ports, p.dport == 53)
@@ -248,7 +249,8 @@ def relations(case: Case) -> Iterator[tuple[str, Policy, str]]:
     if policy.allow_lan and policy.blocks:
         yield "DNS before LAN", replace(policy, allow_lan=False), "no more DNS"
     if policy.state is State.CONNECTED and policy.platform is not Platform.ANDROID:  # there MOB-2 blocks it all
-        yield "KS-1 on connecting", replace(policy, state=State.CONNECTING), "no more outside"
+        # Without the API, which Connecting would let out as well: so this says more.
+        yield "KS-1 on connecting", replace(policy, state=State.CONNECTING, api=None), "no more outside"
 
 
 def relate(

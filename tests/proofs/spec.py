@@ -37,44 +37,45 @@ DOCUMENT = {
     "NDP-5": "Incoming from fe80::/10, but only ICMPv6 with type 135 and code 0 (Neighbor solicitation).",
     "NDP-6": "Outgoing to fe80::/10, but only ICMPv6 with type 136 and code 0 (Neighbor advertisement).",
     "NDP-7": "Incoming from *, but only ICMPv6 with type 136 and code 0 (Neighbor advertisement).",
-    "LAN-1": "Outgoing to, and incoming from, any IP in an unroutable network, that means: 10.0.0.0/8, 172.16.0.0/12, "
-    "192.168.0.0/16, 169.254.0.0/16, fe80::/10, fc00::/7",
-    "LAN-2": "Outgoing to any IP in globally unroutable multicast networks, meaning these: 224.0.0.0/24, 239.0.0.0/8, "
-    "255.255.255.255/32, ff01::/16, ff02::/16, ff03::/16, ff04::/16, ff05::/16",
+    "LAN-1": "Outgoing to, and incoming from, any IP in an unroutable network, that means: 10.0.0.0/8, "
+    "172.16.0.0/12, 192.168.0.0/16, 169.254.0.0/16, fe80::/10, fc00::/7",
+    "LAN-2": "Outgoing to any IP in globally unroutable multicast networks, meaning these: 224.0.0.0/24, "
+    "239.0.0.0/8, 255.255.255.255/32, ff01::/16, ff02::/16, ff03::/16, ff04::/16, ff05::/16",
     "LAN-3": "Incoming UDP from *:68 to 255.255.255.255:67",
     "LAN-4": "Outgoing UDP from *:67 to *:68",
     "FWD-1": "On Linux, any situation that permits incoming or outgoing traffic also allows that traffic to be "
     "forwarded. All other forward traffic is rejected.",
-    "API-1": "On Windows, only the Mullvad service and problem report tool are able to communicate with the API in any "
-    "of the blocking states. On macOS and Linux all applications running as root are able to reach the API in "
-    "blocking states.",
+    "API-1": "On Windows, only the Mullvad service and problem report tool are able to communicate with the API in"
+    " any of the blocking states. On macOS and Linux all applications running as root are able to reach "
+    "the API in blocking states.",
     "API-2": "In the Connected state, API traffic is only allowed inside the tunnel.",
     "DIS-1": "It lets network traffic flow in and out of the computer freely.",
-    "DIS-2": "If this setting is enabled, the disconnected state behaves like and has the same security properties as, "
-    "the error state.",
-    "CON-1": "In this state, network traffic to the IP+port+protocol combination used for the first hop of the VPN "
-    "tunnel is allowed on all interfaces, together with responses to this outgoing traffic. First hop means the bridge "
-    "server if one is used, otherwise the VPN server directly. [...] Do not allow any direct communication with the "
-    "VPN server.",
-    "CON-2": "This IP+port+protocol combination should only be allowed for the process establishing the VPN tunnel [...] "
-    "On Linux, the rule only allows packets that have the mark 0x6d6f6c65 set",
-    "CON-3": "When using WireGuard, traffic inside the tunnel is permitted immediately after the tunnel device has been "
-    "created.",
+    "DIS-2": "If this setting is enabled, the disconnected state behaves like and has the same security properties"
+    " as, the error state.",
+    "CON-1": "In this state, network traffic to the IP+port+protocol combination used for the first hop of the VPN"
+    " tunnel is allowed on all interfaces, together with responses to this outgoing traffic. First hop "
+    "means the bridge server if one is used, otherwise the VPN server directly. [...] Do not allow any "
+    "direct communication with the VPN server.",
+    "CON-2": "This IP+port+protocol combination should only be allowed for the process establishing the VPN tunnel"
+    " [...] On Linux, the rule only allows packets that have the mark 0x6d6f6c65 set",
+    "CON-3": "When using WireGuard, traffic inside the tunnel is permitted immediately after the tunnel device has"
+    " been created.",
     "CTD-1": "In this state, all traffic in both directions over the tunnel interface is allowed.",
-    "CTD-2": "Minus DNS requests (TCP and UDP destination port 53) not to a gateway IP on the tunnel interface or one of "
-    "the defined custom DNS servers.",
-    "CTD-3": "This state allows traffic on all interfaces to and from the IP+port+protocol combination that the tunnel "
-    "runs over.",
-    "DSC-1": "This state does not apply its own security policy on the firewall. It just keeps what was already active.",
+    "CTD-2": "Minus DNS requests (TCP and UDP destination port 53) not to a gateway IP on the tunnel interface or "
+    "one of the defined custom DNS servers.",
+    "CTD-3": "This state allows traffic on all interfaces to and from the IP+port+protocol combination that the "
+    "tunnel runs over.",
+    "DSC-1": "This state does not apply its own security policy on the firewall. It just keeps what was already "
+    "active.",
     "ERR-1": "This state locks the firewall so no traffic can flow (except the always active exceptions).",
-    "DNS-1": "We can only request DNS inside the tunnel and only from the relay server itself, unless one or more custom "
-    "DNS servers are provided.",
-    "DNS-2": "If custom DNS servers are provided, requests are always made inside the tunnel unless the address belongs "
-    "to a private address range (such as 192.168.0.0/16) or a loopback address.",
+    "DNS-1": "We can only request DNS inside the tunnel and only from the relay server itself, unless one or more "
+    "custom DNS servers are provided.",
+    "DNS-2": "If custom DNS servers are provided, requests are always made inside the tunnel unless the address "
+    "belongs to a private address range (such as 192.168.0.0/16) or a loopback address.",
     "DNS-3": "In the other states DNS is simply blocked.",
     "DNS-4": "In the disconnected state the app does nothing with DNS.",
-    "MOB-2": "In these states, all outgoing packets are simply dropped, but incoming traffic is still allowed due to the "
-    "limitations of Android.",
+    "MOB-2": "In these states, all outgoing packets are simply dropped, but incoming traffic is still allowed due "
+    "to the limitations of Android.",
     "MOB-4": "The iOS app currently does not support blocking in the app's blocked state.",
 }
 
