@@ -18,7 +18,7 @@ from tests.netns.lab import Namespace, wait_until
 from tests.netns.probes import Probe, ping, run_all, tcp, udp
 from tests.netns.scenario import Seen, Walk, judge
 from tests.netns.test_crash import kill, traces, wrong
-from tests.netns.test_leaks import _walk_and_judge
+from tests.netns.test_leaks import _resolvers, _walk_and_judge
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]
 SWITCHES = [f"net.ipv4.conf.all.{name}" for name in ("arp_ignore", "src_valid_mark", "rp_filter")]
@@ -119,6 +119,17 @@ def test_a_lan_host_that_knows_the_tunnels_addresses_reaches_nothing_there(walk:
     for address in (lab.TUNNEL4, lab.TUNNEL6):
         assert not heard(walk, address, host)
     assert heard(walk, lab.DEVICE4, host)
+
+
+def test_a_private_custom_resolver_is_asked_outside_the_tunnel_and_only_while_connected(walk: Walk) -> None:
+    """DNS-2, DNS-3: its answers pass nftables as answers."""
+    walk.cut_relay(True)
+    walk.start("--dns", lab.ISP4)
+    walk.wait_for("connecting", 30)
+    assert _resolvers(walk) == {}
+    walk.cut_relay(False)
+    walk.wait_for("connected", 30)
+    assert _resolvers(walk) == {"provider": "clear", "provider, TCP": "clear"}
 
 
 def test_killed_the_table_stays_the_next_run_takes_it_over_and_unblock_removes_it(walk: Walk) -> None:

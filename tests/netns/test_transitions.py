@@ -29,9 +29,9 @@ def walk() -> Iterator[Walk]:
         yield walk
 
 
-def configuration(walk: Walk) -> Configuration:
+def configuration(walk: Walk, firewall: bool) -> Configuration:
     conf = parse_conf(walk.write_conf().read_text())
-    builder = Builder().set_wireguard(conf.device).set_interface("mht").add_gateway(lab.GATEWAY4)
+    builder = Builder().set_wireguard(conf.device).set_interface("mht").add_gateway(lab.GATEWAY4).set_firewall(firewall)
     for address in conf.addresses:
         builder.add_address(address)
     return builder.configuration()
@@ -86,9 +86,10 @@ async def flip(session: Session, configuration: Configuration, walk: Walk) -> No
     await session.stop()
 
 
-def test_a_hundred_changes_in_a_row_leak_nothing_and_keep_the_tun(walk: Walk) -> None:
+@pytest.mark.parametrize("firewall", [False, True], ids=["vpn-service", "firewall"])
+def test_a_hundred_changes_in_a_row_leak_nothing_and_keep_the_tun(walk: Walk, firewall: bool) -> None:
     walk.drizzle = Drizzle(walk.lab["device"])
-    made = configuration(walk)
+    made = configuration(walk, firewall)
     with walk.lab["device"].entered():
         asyncio.run(flip(Session(made), made, walk))
     assert not walk.leaks(), "\n".join(frame.line for frame in walk.leaks())
