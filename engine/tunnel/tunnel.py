@@ -238,8 +238,12 @@ class Tunnel:
                 self._sockets = replace(present, fwmark=config.fwmark)
             return
         fresh = open_sockets(config.listen_port, config.fwmark)
-        fresh.bind_to(self._interface)
-        self._datapath.set_sockets(fresh.fd(socket.AF_INET), fresh.fd(socket.AF_INET6), offload=self._offload)
+        try:
+            fresh.bind_to(self._interface)
+            self._datapath.set_sockets(fresh.fd(socket.AF_INET), fresh.fd(socket.AF_INET6), offload=self._offload)
+        except OSError:
+            fresh.close()
+            raise
         self._sockets = fresh
         if present is not None:
             present.close()

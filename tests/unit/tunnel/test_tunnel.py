@@ -106,6 +106,18 @@ def run(scenario: Callable[[End, End], Awaitable[None]]) -> None:
     uvloop.run(main())
 
 
+def test_a_port_that_cannot_be_taken_over_leaves_no_socket_behind() -> None:
+    async def scenario(client: End, server: End) -> None:
+        before, port = len(os.listdir("/proc/self/fd")), client.engine.status().listen_port
+        client.engine._interface = "nosuch0"  # as when the underlying network has gone
+        with pytest.raises(OSError, match="No such device"):
+            await client.engine.configure(replace(client.config, listen_port=port + 1 if port < 65535 else port - 1))
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert client.engine.status().listen_port == port
+
+    run(scenario)
+
+
 def test_what_the_protocol_refuses_is_counted_too() -> None:
     async def scenario(client: End, server: End) -> None:
         nobody = (3).to_bytes(4, "little") + bytes(60)  # a cookie reply to a message that was never sent
