@@ -166,9 +166,9 @@ INLINE void finish(number h, __m512i s_low, __m512i s_high, size_t n, uint8_t (*
     g0 = _mm512_and_si512(g0, M44);
     g1 = _mm512_and_si512(g1, M44);
     g2 = _mm512_and_si512(g2, M42);
-    h0 = _mm512_ternarylogic_epi64(over, g0, h0, 0xca); /* over ? g : h */
-    h1 = _mm512_ternarylogic_epi64(over, g1, h1, 0xca);
-    h2 = _mm512_ternarylogic_epi64(over, g2, h2, 0xca);
+    h0 = _mm512_or_si512(_mm512_and_si512(over, g0), _mm512_andnot_si512(over, h0));
+    h1 = _mm512_or_si512(_mm512_and_si512(over, g1), _mm512_andnot_si512(over, h1));
+    h2 = _mm512_or_si512(_mm512_and_si512(over, g2), _mm512_andnot_si512(over, h2));
     const __m512i one = _mm512_set1_epi64(1);
     const __m512i l = _mm512_or_si512(h0, _mm512_slli_epi64(h1, 44));
     const __m512i u = _mm512_or_si512(_mm512_srli_epi64(h1, 20), _mm512_slli_epi64(h2, 24));
