@@ -35,7 +35,7 @@ def loops() -> ctypes.CDLL:
         LIBRARY.parent.mkdir(parents=True, exist_ok=True)
         flags = [flag for flag in CFLAGS if flag != "-fvisibility=hidden"]
         subprocess.run(
-            ["gcc", *flags, "-shared", "-fPIC", f"-I{source}", *sources, "-lcrypto", "-o", LIBRARY], check=True
+            ["gcc", *flags, "-shared", "-fPIC", f"-I{source}", *sources, "-lcrypto", "-ldl", "-o", LIBRARY], check=True
         )
     return ctypes.CDLL(str(LIBRARY))
 
