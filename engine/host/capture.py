@@ -19,9 +19,9 @@ even if the TUN vanishes, packets find `unreachable`, not the way out.
 
 Rule 195 is for lookups that skip our table's routes: sockets that ask for the link only (SO_DONTROUTE), and IPv6
 sockets bound to another device. (For IPv4 ones Linux assumes a neighbour on that link even then, and only a
-firewall can stop them: docs/known-issues.md.) For IPv4 it is three rules, one a protocol, because the kernel itself
-looks up a new route's gateway by the same rules, without a protocol: it must find the way by main, or no DHCP
-client could set a route while we run.
+firewall can stop them: docs/known-issues.md.) For IPv4 it is a rule for each protocol that unprivileged sockets can
+speak, because the kernel itself looks up a new route's gateway by the same rules, without a protocol: it must find
+the way by main, or no DHCP client could set a route while we run.
 
 Main's own routes are asked for the LAN ranges only, and for these only while LAN is allowed. wg-quick and the
 reference app ask them for everything; a hostile DHCP server then routes what it likes past the tunnel
@@ -48,6 +48,8 @@ MAIN = 254
 UDP = 17
 TCP = 6
 ICMP = 1
+USER_PROTOCOLS = (TCP, UDP, ICMP, 33, 115, 132, 136)
+"""What Linux has sockets for that need no privilege (RFC 790 ff.): with these DCCP, L2TP, SCTP and UDP-Lite."""
 DEFAULT_ROUTES: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 PRIORITY_MARKED = 100
@@ -115,7 +117,7 @@ def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
     """The rules for IP `version` (4 or 6), in the order to add them: exceptions come last."""
     table, uids = capture.table, capture.included_uids
     included: tuple[int | None, ...] = uids or (None,)
-    protocols: tuple[int | None, ...] = (TCP, UDP, ICMP) if version == 4 else (None,)
+    protocols: tuple[int | None, ...] = USER_PROTOCOLS if version == 4 else (None,)
     wanted = [
         Rule(version, PRIORITY_END, None),
         Rule(version, PRIORITY_MARKED, None, goto=PRIORITY_END, mark=capture.mark),
