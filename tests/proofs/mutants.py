@@ -16,7 +16,7 @@ from typing import Any
 from engine.filter import compile_rules
 from engine.firewall.wfp.constants import Action, Field, Layer, Match
 from engine.firewall.wfp.filters import Condition, Filter, FilterSet
-from engine.policy import App, Direction, Interface, Platform, Policy, Rule, State
+from engine.policy import App, Direction, Interface, Platform, Policy, Rule, State, rules_for
 from tests.proofs.policies import Case, _Maker
 from tests.proofs.prove import NATIVE, NFTABLES, PF, REFERENCE, WFP, Counterexample, Enforcer, compare
 
@@ -54,14 +54,20 @@ class Mutant:
     base: str
     what: str
     change: Callable[[Any], Any]
+    of_rules: bool = False  # changes the rules that a native program is compiled from
+
+    def broken(self, policy: Policy) -> Any:
+        """The artefact of a policy, changed."""
+        if self.of_rules:
+            return compile_rules(self.change(rules_for(policy)))
+        return self.change(self.enforcer.make(policy))
 
     def hunt(self) -> Counterexample | None:
         """A packet that gives the mutant away; None: it went unseen. AssertionError: nothing was changed."""
         case = base(self.base, PLATFORM[self.enforcer.name])
-        artefact = self.enforcer.make(case.policy)
-        broken = self.change(artefact)
-        assert broken != artefact, f"{self.what}: nothing changed"
-        return compare(case, self.enforcer, broken)
+        artefact = self.broken(case.policy)
+        assert artefact != self.enforcer.make(case.policy), f"{self.what}: nothing changed"
+        return compare(case, self.enforcer, artefact, self.broken)
 
 
 # ---- rules: for the reference, and compiled for the native program ----
@@ -138,12 +144,6 @@ _RULES: tuple[tuple[str, str, Callable[[Rules], Rules]], ...] = (
     ("custom", "lets a local server speak unasked", _edit("DNS-2", 2, reply=False)),
     ("custom", "lets a local server answer through the tunnel", _edit("DNS-2", 2, interfaces=())),
 )
-
-
-def _compiled(name: str, change: Callable[[Rules], Rules]) -> Callable[[bytes], bytes]:
-    """The program that the broken rules are compiled to."""
-    rules = REFERENCE.make(base(name, Platform.LINUX).policy)
-    return lambda code: compile_rules(change(rules))
 
 
 # ---- the program's bytes ----
@@ -425,7 +425,7 @@ _WFP: tuple[tuple[str, str, Filters], ...] = (
 
 MUTANTS: tuple[Mutant, ...] = (
     *(Mutant(REFERENCE, name, what, change) for name, what, change in _RULES),
-    *(Mutant(NATIVE, name, what, _compiled(name, change)) for name, what, change in _RULES),
+    *(Mutant(NATIVE, name, what, change, of_rules=True) for name, what, change in _RULES),
     *(Mutant(NATIVE, "connecting", f"is blind to the {what}", _blind(i)) for i, what in enumerate(_NAMES)),
     *(Mutant(NATIVE, "error", f"goes one {_NAMES[i]} too far", _shifted(i, 1)) for i in (3, 4, 5, 8, 10, 11)),
     *(Mutant(NATIVE, "connecting", f"goes one {_NAMES[i]} too far", _shifted(i, n)) for i, n in ((6, 1), (9, 2))),

@@ -34,7 +34,7 @@ from engine.firewall import wfp as wfp_backend
 from engine.firewall.pf import evaluate as pf_model
 from engine.firewall.wfp import evaluate as wfp_model
 from engine.firewall.wfp.constants import Action
-from engine.policy import Platform, Policy, rules_for
+from engine.policy import IPAddress, Platform, Policy, rules_for
 from native.facts import Direction, Facts, Fragment, Interface
 from native.verdict import Answer, Program
 from tests.proofs.encode_nftables import nftables
@@ -121,6 +121,7 @@ class Counterexample:
     artefact: Any
     what: str
     facts: Facts
+    policy: Policy  # the case's, with the endpoints that the model has
     values: dict[str, str]  # of symbols, where they are not the placeholders'
     wanted: str
     got: tuple[bool, bool]
@@ -133,10 +134,9 @@ class Counterexample:
 
     def confirm(self) -> None:
         """Judge the packet in plain code. EncoderError: the enforcer itself does not do what the formula says."""
-        if self.values or self.facts.fragment is not Fragment.WHOLE:
-            return  # the artefact speaks of the placeholders; nftables' model of plain packets knows no fragments
-        tunnel = _tunnel(self.case.policy)
-        really = self.enforcer.run(self.artefact, self.facts, tunnel)
+        if self.facts.fragment is not Fragment.WHOLE:
+            return  # nftables' model of plain packets knows no fragments
+        really = self.enforcer.run(self.artefact, self.facts, _tunnel(self.policy))
         if really != self.got:
             raise EncoderError(f"{self.enforcer.name} says {really}, its formula {self.got}: {packet_text(self.facts)}")
 
@@ -226,16 +226,25 @@ _LATER: Packet | None = None
 
 
 def ask(
-    case: Case, enforcer: Enforcer, artefact: Any, bad: Any, what: str, wanted: Callable[[z3.ModelRef], str]
+    case: Case,
+    enforcer: Enforcer,
+    artefact: Any,
+    bad: Any,
+    what: str,
+    wanted: Callable[[z3.ModelRef], str],
+    make: Callable[[Policy], Any] | None = None,
 ) -> Counterexample | None:
-    """Ask for a packet (and endpoints) where `bad` holds. None: there is none, which is the proof."""
+    """Ask for a packet (and endpoints) where `bad` holds. None: there is none, which is the proof.
+
+    `make`: makes the artefact for a policy with the endpoints that were found, if not `enforcer.make`.
+    """
     solver = z3.SolverFor("QF_BV")
     solver.add(*assumed(case), bad)
     result = solver.check()
     if result == z3.unsat:
         return None
     assert result == z3.sat, f"z3 gave up: {solver.reason_unknown()}"
-    for wish in [z3.And([z3.BoolVal(True), *case.symbols.placeholders()]), *PACKET.plainest()]:
+    for wish in [*case.symbols.placeholders(), *PACKET.plainest()]:
         solver.push()
         solver.add(wish)
         if solver.check() != z3.sat:
@@ -244,23 +253,49 @@ def ask(
     model = solver.model()
     verdict = encoded(case, enforcer, artefact)
     got = tuple(z3.is_true(model.eval(term, model_completion=True)) for term in (verdict.accept, verdict.reject))
-    values = {}
+    policy, values = case.policy, {}
     for (version, value), term in case.symbols.addresses.items():
         found = model.eval(term, model_completion=True).as_long()
         if found != value:
-            values[str(term)] = str(IPv6Address(found) if version == 6 else IPv4Address(found))
+            kind: type[IPv4Address] | type[IPv6Address] = IPv6Address if version == 6 else IPv4Address
+            values[str(term)] = str(kind(found))
+            policy = _with_address(policy, kind(value), kind(found))
     for value, term in case.symbols.ports.items():
         found = model.eval(term, model_completion=True).as_long()
         if found != value:
             values[str(term)] = str(found)
+            policy = _with_port(policy, value, found)
+    if values:
+        artefact = (make or enforcer.make)(policy)
     example = Counterexample(
-        case, enforcer, artefact, what, PACKET.facts(model), values, wanted(model), (got[0], got[1])
+        case, enforcer, artefact, what, PACKET.facts(model), policy, values, wanted(model), (got[0], got[1])
     )
     example.confirm()
     return example
 
 
-def compare(case: Case, enforcer: Enforcer, artefact: Any) -> Counterexample | None:
+def _with_address(policy: Policy, old: IPAddress, new: IPAddress) -> Policy:
+    """The policy with another address wherever this one stands."""
+
+    def other(addresses: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
+        return tuple(new if address == old else address for address in addresses)
+
+    hops = {role: getattr(policy, role) for role in ("peer", "bridge", "api")}
+    moved = {role: replace(hop, ip=new) for role, hop in hops.items() if hop and hop.ip == old}
+    tunnel = policy.tunnel
+    if tunnel is not None:
+        tunnel = replace(tunnel, addresses=other(tunnel.addresses), gateways=other(tunnel.gateways))
+    return replace(policy, tunnel=tunnel, dns=other(policy.dns), **moved)
+
+
+def _with_port(policy: Policy, old: int, new: int) -> Policy:
+    hops = {role: getattr(policy, role) for role in ("peer", "bridge", "api")}
+    return replace(policy, **{role: replace(hop, port=new) for role, hop in hops.items() if hop and hop.port == old})
+
+
+def compare(
+    case: Case, enforcer: Enforcer, artefact: Any, make: Callable[[Policy], Any] | None = None
+) -> Counterexample | None:
     """A packet on which the enforcer and the specification differ; None: proven equal."""
     said = specification(case.policy, PACKET, case.symbols)
 
@@ -268,7 +303,7 @@ def compare(case: Case, enforcer: Enforcer, artefact: Any) -> Counterexample | N
         accept, reject = (z3.is_true(model.eval(t, model_completion=True)) for t in (said.accept, said.reject))
         return "accept" if accept else "reject" if reject else "drop"
 
-    return ask(case, enforcer, artefact, differs(case, enforcer, artefact), "the document", wanted)
+    return ask(case, enforcer, artefact, differs(case, enforcer, artefact), "the document", wanted, make)
 
 
 def question(case: Case, enforcer: Enforcer, artefact: Any) -> tuple[object, ...]:
