@@ -15,6 +15,7 @@
 #define INITIATION_LEN 148
 #define RESPONSE_LEN 92
 #define COOKIE_LEN 64
+#define COOKIES_BEHIND 64 /* events: a cookie reply has no mac1, so behind more than these it is not worth a place */
 #define ECT1 1
 #define CE 3
 
@@ -211,8 +212,10 @@ static void message_in(mh_worker *w, const mh_endpoint *from, uint8_t *message, 
     mh_mac1 *mac1 = atomic_load(&w->d->mac1);
     if (handshake && mac1 && !mh_mac1_right(mac1, message, len))
         drop(w, MH_REASON_AUTH, 1); /* a stranger's: it costs nobody's place in the ring */
-    else if (handshake || (type == 3 && len == COOKIE_LEN))
+    else if (handshake || (type == 3 && len == COOKIE_LEN && mh_ring_depth(w->d->ring) <= COOKIES_BEHIND))
         push_data(w, MH_EVENT_MESSAGE, 0, from, message, len);
+    else if (type == 3 && len == COOKIE_LEN)
+        drop(w, MH_REASON_RING_FULL, 1);
     else
         drop(w, MH_REASON_UNKNOWN_TYPE, 1);
 }

@@ -42,6 +42,13 @@ void mh_ring_free(mh_ring *r) {
 
 int mh_ring_fd(const mh_ring *r) { return r->fd; }
 
+uint32_t mh_ring_depth(mh_ring *r) {
+    pthread_mutex_lock(&r->lock);
+    const uint32_t depth = r->head - r->tail;
+    pthread_mutex_unlock(&r->lock);
+    return depth;
+}
+
 void mh_ring_wake(mh_ring *r) { eventfd_write(r->fd, 1); }
 
 /* An event has its message's length, not the size of its slot. */

@@ -33,6 +33,7 @@ typedef struct {
 typedef struct mh_ring mh_ring;
 mh_ring *mh_ring_new(uint32_t slots); /* a power of two; NULL: no memory or no eventfd */
 void mh_ring_free(mh_ring *r);
+uint32_t mh_ring_depth(mh_ring *r); /* how many events wait */
 void mh_ring_wake(mh_ring *r); /* makes the fd readable though nothing was pushed */
 int mh_ring_fd(const mh_ring *r);
 bool mh_ring_push(mh_ring *r, const mh_event *e); /* copies header + len bytes; false: full, or len beyond the limit */

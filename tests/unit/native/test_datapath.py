@@ -584,6 +584,20 @@ def test_a_handshake_message_without_our_mac1_never_takes_a_place_in_the_ring() 
             b.path.set_mac1_key(b"short")
 
 
+def test_a_flood_of_cookie_replies_leaves_room_for_handshakes() -> None:
+    with connected() as (a, b):
+        for _ in range(6):
+            for _ in range(100):
+                a.udp4.sendto(struct.pack("<I", 3) + bytes(60), b.udp4.getsockname())
+            b.path.turn()
+        initiation = struct.pack("<I", 1) + bytes(144)
+        a.udp4.sendto(initiation, b.udp4.getsockname())
+        b.path.turn()
+        events = [event for event in b.path.events(limit=10_000) if event.kind == EventKind.MESSAGE]
+        assert events[-1].data == initiation
+        assert len(events) - 1 + b.path.drops()[Reason.RING_FULL] == 600
+
+
 def test_an_event_for_which_the_ring_had_no_room_wakes_the_reader() -> None:
     with connected() as (a, b):
         for _ in range(6):
