@@ -6,6 +6,7 @@ What the VPN-service mode cannot stop is tried in `scenario` (the group "limit")
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.policy import MARK
 from tests.netns import lab
 from tests.netns.lab import Namespace, wait_until
-from tests.netns.probes import Probe, ping, run_all, tcp, udp
+from tests.netns.probes import Attempt, Probe, ping, run_all, tcp, udp
 from tests.netns.scenario import Seen, Walk, judge
 from tests.netns.test_crash import kill, traces, wrong
 from tests.netns.test_leaks import _resolvers, _walk_and_judge
@@ -99,6 +101,30 @@ def test_unsolicited_inbound_never_reaches_a_socket_while_the_vpn_service_mode_h
                 )
             ]  # fmt: skip
             assert inbound == [not firewall] * 4
+
+
+def _marked(ns: Namespace, attempt: Attempt) -> None:
+    """A datagram to the internet by a process that marks its packets as the engine's own (CAP_NET_ADMIN)."""
+    attempt.tokens.append("mh" + secrets.token_hex(7))
+    with ns.entered():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
+        sock.sendto(attempt.tokens[0].encode(), (lab.WEB4, 7))
+
+
+def test_a_packet_marked_as_our_own_does_not_leave_for_the_internet_while_the_vpn_service_mode_lets_it() -> None:
+    """LNX-2."""
+    for firewall in (False, True):
+        with Walk(firewall=firewall, progress=lambda text: None) as walk:
+            walk.start()
+            walk.wait_for("connected", 20)
+            probe = Probe("marked", "bypass", _marked)
+            attempts = run_all(walk.lab, [probe])
+            assert walk.capture is not None
+            walk.capture.flush()
+            seen = judge(probe, attempts[0], walk.capture.frames)
+            assert seen is (Seen.BLOCKED if firewall else Seen.CLEAR)
 
 
 def test_a_lan_host_that_knows_the_tunnels_addresses_reaches_nothing_there(walk: Walk) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.firewall import FirewallError
-from engine.firewall.nftables import apply, render
+from engine.firewall.nftables import apply, libnftables, render
 from engine.policy import Policy, State, Tunnel
 from tests.netns.lab import Lab, Namespace
 from tests.unit.firewall.golden import POLICIES
@@ -67,6 +67,34 @@ def test_disconnected_leaves_no_table_of_ours_and_every_other_one(ns: Namespace,
     apply.remove(library=library)
     assert tables(ns) == {"docker"}
     assert ns.sh("nft", "list", "table", "inet", "docker") == before
+
+
+@BOTH_WAYS
+def test_asking_what_is_missing_touches_no_rule_and_no_packet(ns: Namespace, library: bool) -> None:
+    assert apply.missing(library=library) == []
+    assert tables(ns) == set()
+    ns.sh("ping", "-c", "1", "-W", "1", "127.0.0.1")
+    apply.apply(POLICIES["connected"], library=library)
+    before = ours(ns)
+    assert apply.missing(library=library) == []
+    assert tables(ns) == {"molehill"}
+    assert ours(ns) == before
+
+
+def test_where_nftables_is_missing_that_is_said_and_there_is_nothing_to_remove(
+    ns: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libnftables, "_NFT", ())
+    assert "neither libnftables nor nft is installed" in apply.missing(library=False)[0]
+    apply.remove(library=False)
+
+
+def test_a_kernel_without_netfilter_is_told_before_the_library_is_asked(
+    ns: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libnftables would end our process: the check comes first."""
+    monkeypatch.setattr(libnftables, "_NETLINK_NETFILTER", 31)  # a protocol that no kernel has
+    assert "the kernel has no netfilter" in apply.missing()[0]
 
 
 @BOTH_WAYS
