@@ -10,7 +10,7 @@
  *
  * Packets of other lengths in one vector: a lane that has no more input keeps its h by a mask made of lengths.
  *
- * Bounds: after carry() limbs are below 2^26 + 2^9; h + m below 2^27 + 2^10, 5 r below 2^28.4; a product below
+ * Bounds: after carry() limbs are below 2^26 + 2^11; h + m below 2^27 + 2^11, 5 r below 2^28.4; a product below
  * 2^55.5, twenty of them below 2^60.
  */
 #include "aead_wide.h"
