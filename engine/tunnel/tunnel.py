@@ -18,7 +18,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from engine.tunnel.clock import now, wall
@@ -174,7 +174,8 @@ class Tunnel:
                 raise request
             if isinstance(request, Get):
                 return reply(0, render_get(self.config, self._facts()))
-            self._replace(apply_update(self.config, request))
+            removed = {change.public_key for change in request.peers if change.remove}
+            self._replace(apply_update(self.config, request), set(self._links) if request.replace_peers else removed)
         except UapiError as error:
             log.error("configuration request refused: %s", error)
             return reply(error.errno)
@@ -189,8 +190,11 @@ class Tunnel:
             facts[peer.public_key] = PeerFacts(peer.last_handshake_ns, peer.rx_bytes, peer.tx_bytes)
         return facts
 
-    def _replace(self, config: DeviceConfig) -> None:
-        """Go from the present configuration to `config`; every address is known by now."""
+    def _replace(self, config: DeviceConfig, removed: Set[bytes] = frozenset()) -> None:
+        """Go from the present configuration to `config`; every address is known by now.
+
+        A peer of `removed` that `config` has (again) is a new one: without session, endpoint or counters of the old.
+        """
         present = self.config
         others = tuple(peer for peer in config.peers if peer.public_key != config.public_key)
         config = replace(config, peers=others)  # our own key as a peer is ignored, as the kernel does
@@ -201,7 +205,9 @@ class Tunnel:
             self._datapath.set_mac1_key(mac1_key(public) if public is not None else None)
         wanted = {peer.public_key for peer in config.peers}
         gone = [self._links.pop(key) for key in list(self._links) if key not in wanted]
-        before = {peer.public_key: peer for peer in present.peers}
+        before = {peer.public_key: peer for peer in present.peers if peer.public_key not in removed}
+        for key in removed & wanted & self._links.keys():
+            self._forget(self._links.pop(key))
         for peer in config.peers:
             link = self._links.get(peer.public_key)
             if link is None:
@@ -222,10 +228,13 @@ class Tunnel:
         self._config = config
         self._publish(self._code, self._rules)
         for link in gone:
-            self._device.remove_peer(link.peer)
-            self._datapath.remove_peer(link.native)
-            del self._by_id[link.native.id]
+            self._forget(link)
         self._pump()
+
+    def _forget(self, link: _Link) -> None:
+        self._device.remove_peer(link.peer)
+        self._datapath.remove_peer(link.native)
+        del self._by_id[link.native.id]
 
     def _open_sockets(self, config: DeviceConfig) -> None:
         """Bring port and mark to what `config` says; OSError, and nothing has changed."""

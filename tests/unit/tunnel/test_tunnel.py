@@ -118,6 +118,27 @@ def test_a_port_that_cannot_be_taken_over_leaves_no_socket_behind() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("again", ["replace_peers=true\n", "public_key={key}\nremove=true\n"])
+def test_a_peer_removed_and_added_by_one_request_is_a_new_one(again: str) -> None:
+    async def scenario(client: End, server: End) -> None:
+        client.send(datagram(b"first"))
+        assert await server.receive() == bytes(datagram(b"first"))
+        key = public_key(KEYS[1]).hex()
+        request = f"set=1\n{again.format(key=key)}public_key={key}\nallowed_ip=10.0.0.2/32\n"
+        assert client.engine.uapi(parse_request(request.encode())) == "errno=0\n\n"
+        (peer,) = client.engine.status().peers
+        assert (peer.endpoint, peer.last_handshake_ns, peer.rx_bytes, peer.tx_bytes) == (None, 0, 0, 0)
+        client.send(datagram(b"second"))
+        assert await server.receive(0.2) is None, "the old session is gone"
+        endpoint = f"127.0.0.1:{server.engine.status().listen_port}"
+        request = f"set=1\npublic_key={key}\nendpoint={endpoint}\n"
+        assert client.engine.uapi(parse_request(request.encode())) == "errno=0\n\n"
+        client.send(datagram(b"third"))
+        assert await server.receive(8) == bytes(datagram(b"third"))
+
+    run(scenario)
+
+
 def test_what_the_protocol_refuses_is_counted_too() -> None:
     async def scenario(client: End, server: End) -> None:
         nobody = (3).to_bytes(4, "little") + bytes(60)  # a cookie reply to a message that was never sent
