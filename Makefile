@@ -60,7 +60,7 @@ test: setup setup-lab ## the test suite (sudo for the parts that need namespaces
 test-slow: setup setup-lab ## the long tests: rekey in real time, 1 GiB transfers, big random samples
 	@$(BIN)/python -m pytest -q -m slow --timeout=1200 $(TESTS)
 
-proofs: setup ## every enforcer equal to the document for every packet (z3), and every mutant caught (5 minutes)
+proofs: setup ## every enforcer equal to the document for every packet (z3), and every mutant caught (10 minutes)
 	@$(BIN)/python -m tests.proofs $(PROOFS)
 
 check: setup ## lint, format, types, layers, C warnings
