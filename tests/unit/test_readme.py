@@ -3,6 +3,8 @@
 from itertools import pairwise
 from pathlib import Path
 
+from tests.unit.cli.test_explain_doc import BLOCK, printed
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -19,3 +21,10 @@ def test_every_make_target_the_readme_names_exists() -> None:
     assert {"demo", "test", "bench"} <= targets
     for target in targets:
         assert f"\n{target}:" in makefile, target
+
+
+def test_what_the_commands_are_said_to_print_is_what_they_print(tmp_path: Path) -> None:
+    blocks = list(BLOCK.finditer((ROOT / "README.md").read_text()))
+    assert blocks
+    for block in blocks:
+        assert block["output"] == printed(block["command"], tmp_path)
