@@ -51,7 +51,7 @@ $(BIN)/molehill: pyproject.toml setup.py $(VENV)/.dependencies $(SO)
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@ $(SO)
 
-demo: setup setup-lab ## walk the tunnel through its states with probes and a capture, then measure it (sudo, 2 minutes)
+demo: setup setup-lab ## walk the tunnel through its states with probes and a capture, then measure it (sudo, 1 minute)
 	@$(BIN)/python -m tests.netns.demo $(DEMO)
 
 test: setup setup-lab ## the test suite (sudo for the parts that need namespaces)
