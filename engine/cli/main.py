@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from engine import __version__
+
 # Documented in `molehill --help`; tests hold every command to them.
 OK, FAILED, BAD_INPUT, MISSING = 0, 1, 2, 3
 
@@ -75,6 +77,7 @@ class _LazyGroup(click.Group):
         return command
 
 
+@click.version_option(__version__, message="%(prog)s %(version)s")
 @click.command(cls=_LazyGroup, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def molehill() -> None:
     """Hold the commands; nothing is common to them."""

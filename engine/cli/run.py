@@ -132,6 +132,8 @@ def _builder(path: Path, conf: Conf, profile: str, interface: str) -> Builder:
         raise Fault(f"{path}: Address is missing in [Interface]", BAD_INPUT)
     if not any(peer.endpoint is not None for peer in conf.device.peers):
         raise Fault(f"{path}: no [Peer] has an Endpoint", BAD_INPUT)
+    if not any(peer.allowed_ips for peer in conf.device.peers):
+        raise Fault(f"{path}: no [Peer] has AllowedIPs, so nothing could go through the tunnel", BAD_INPUT)
     try:
         builder = Builder(profile).set_interface(interface).set_session(path.name)
         for address in conf.addresses:

@@ -20,7 +20,11 @@ def command(interface: str | None) -> None:
     from engine.firewall import FirewallError
     from engine.host import DnsError, HostError
     from engine.service import Unavailable, remove_block
+    from engine.service.control import remove_stale
+    from tun.linux import NAME
 
+    if interface is not None and not NAME.fullmatch(interface):
+        raise Fault(f"{interface!r} is no interface name", BAD_INPUT)
     require_privilege()
     try:
         asyncio.run(remove_block(interface))
@@ -28,4 +32,5 @@ def command(interface: str | None) -> None:
         raise Fault(str(error)) from None
     except ValueError as error:  # MOLEHILL_DNS
         raise Fault(str(error), BAD_INPUT) from None
+    remove_stale()
     click.echo("nothing is blocked by molehill any more")

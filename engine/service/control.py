@@ -4,15 +4,17 @@
     {"jsonrpc": "2.0", "id": 1, "method": "watch"}    the same, and then a notification "status" at every change
 
 Any local process may ask (IPC-1); nobody can change anything here. Nobody can hold it up either: requests are short,
-clients are few, and who does not read what it asked for is cut off.
+clients are few, and who asks nothing, or does not read what it asked for, is cut off.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,24 +26,30 @@ log = logging.getLogger(__name__)
 FOLDER = Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill"))
 MAX_REQUEST = 4096  # bytes
 MAX_CLIENTS = 32
+READ_SECONDS = 5.0  # a client that asks nothing for so long makes room for others
 WRITE_SECONDS = 5.0
 _PARSE_ERROR, _INVALID_REQUEST, _METHOD_NOT_FOUND = -32700, -32600, -32601  # JSON-RPC 2.0, section 5.1
 
 
 class StatusServer:
-    """Serves one session. OSError from `start` when the socket cannot be had."""
+    """Serves one session. OSError from `start` when the socket cannot be had, or is a living process's."""
 
     def __init__(self, session: Session, folder: Path = FOLDER) -> None:
         self._session = session
         self.path = folder / f"{session.configuration.interface}.sock"
         self._server: asyncio.AbstractServer | None = None
         self._clients: set[asyncio.Task[Any]] = set()
+        self._inode = 0  # of our socket: only that one is ours to remove
 
     async def start(self) -> None:
         """Listen; a socket left by a dead process is replaced."""
         self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if _answers(self.path):
+            # The folder is shared by network namespaces, the interface's name is not.
+            raise OSError(errno.EADDRINUSE, f"another molehill has an interface {self.path.stem} and serves its status")
         self.path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, str(self.path), limit=MAX_REQUEST)
+        self._inode = self.path.stat().st_ino
         self.path.chmod(0o666)
 
     async def close(self) -> None:
@@ -53,7 +61,9 @@ class StatusServer:
         for client in list(self._clients):
             with suppress(asyncio.CancelledError):
                 await client
-        self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if self.path.stat().st_ino == self._inode:
+                self.path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -62,7 +72,7 @@ class StatusServer:
             if len(self._clients) >= MAX_CLIENTS:
                 return
             self._clients.add(task)
-            while line := await reader.readline():
+            while line := await asyncio.wait_for(reader.readline(), READ_SECONDS):
                 await self._answer(line, reader, writer)
         except (ValueError, ConnectionError, TimeoutError) as error:  # ValueError: a line beyond MAX_REQUEST
             log.debug("a status client was cut off: %s", error)
@@ -108,6 +118,19 @@ class StatusServer:
 
     def _details(self) -> dict[str, Any]:
         return {"pid": os.getpid(), "netns": os.stat("/proc/self/ns/net").st_ino, **self._session.details()}
+
+
+def remove_stale(folder: Path = FOLDER) -> None:
+    """Remove the sockets that killed sessions left behind; a living one's stays."""
+    for path in folder.glob("*.sock"):
+        if path.is_socket() and not _answers(path):
+            path.unlink(missing_ok=True)
+
+
+def _answers(path: Path) -> bool:
+    """Is a living process behind the socket?"""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def _error(number: object, code: int, message: str) -> dict[str, Any]:

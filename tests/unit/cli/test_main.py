@@ -72,6 +72,10 @@ def test_every_command_and_option_explains_itself() -> None:
         ("[Interface]\nFoo = 1\n", "line 2: Foo: there is no such key in this section"),
         (GOOD.replace("Address = 10.64.0.2/32\n", ""), "Address is missing in [Interface]"),
         (GOOD.replace("Endpoint = 192.0.2.7:51820\n", ""), "no [Peer] has an Endpoint"),
+        (
+            GOOD.replace("AllowedIPs = 0.0.0.0/0\n", ""),
+            "no [Peer] has AllowedIPs, so nothing could go through the tunnel",
+        ),
         (GOOD.replace("DNS =", "MTU = 600\nDNS ="), "the MTU must be 1280 to 65535, not 600"),
     ],
 )
@@ -175,3 +179,10 @@ def test_man_reads_the_manual_page_without_a_warning() -> None:
 
 def test_the_version_is_told() -> None:
     assert run("version").output.startswith(f"molehill {__version__}, Python 3.")
+    assert run("--version").output == f"molehill {__version__}\n"
+
+
+def test_unblock_refuses_what_is_no_interface_name() -> None:
+    result = run("unblock", "--interface", "../x")
+    assert result.exit_code == BAD_INPUT
+    assert result.output == "molehill: '../x' is no interface name\n"

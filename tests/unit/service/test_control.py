@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from engine.service import Session
+from engine.service import Session, control
 from engine.service import session as session_module
-from engine.service.control import MAX_CLIENTS, StatusServer
+from engine.service.control import MAX_CLIENTS, StatusServer, remove_stale
 from tests.unit.service.fake import FakeFirewall, FakeHost, World
 from tests.unit.service.test_session import configuration
 
@@ -137,3 +138,37 @@ def test_a_huge_line_and_too_many_clients_are_cut_off(tmp_path: Path) -> None:
         assert (await ask(server, STATUS))["result"]
 
     with_server(tmp_path, work)
+
+
+def test_silent_clients_make_room_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "READ_SECONDS", 0.05)
+
+    async def work(session: Session, server: StatusServer) -> None:
+        silent = [await asyncio.open_unix_connection(str(server.path)) for _ in range(MAX_CLIENTS)]
+        for reader, writer in silent:
+            assert await reader.read() == b""
+            await leave(writer)
+        assert (await ask(server, b'{"id": 1, "method": "status"}'))["id"] == 1
+
+    with_server(tmp_path, work)
+
+
+def test_a_living_session_keeps_its_socket_when_another_of_the_same_name_wants_it(tmp_path: Path) -> None:
+    async def work(session: Session, server: StatusServer) -> None:
+        second = StatusServer(session, tmp_path)
+        with pytest.raises(OSError, match="another molehill"):
+            await second.start()
+        await second.close()
+        assert (await ask(server, b'{"id": 1, "method": "status"}'))["id"] == 1
+
+    with_server(tmp_path, work)
+
+
+def test_only_the_sockets_of_the_dead_are_removed(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as living:
+        dead.bind(str(tmp_path / "dead.sock"))
+        living.bind(str(tmp_path / "living.sock"))
+        living.listen()
+        (tmp_path / "no.sock").touch()
+        remove_stale(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["living.sock", "no.sock"]
