@@ -5,6 +5,8 @@ roff with the man macros: .SH section, .SS command, .TP option, .nf/.fi for exam
 
 from __future__ import annotations
 
+import inspect
+
 import click
 
 from engine.cli.main import molehill
@@ -34,7 +36,7 @@ def _options(command: click.Command, ctx: click.Context) -> list[str]:
 def _command(command: click.Command, parent: click.Context) -> list[str]:
     ctx = click.Context(command, info_name=command.name, parent=parent)
     usage = command.get_usage(ctx).removeprefix("Usage: ").replace("-", "\\-")
-    lines = [f".SS {usage}", _text((command.help or "").strip()), *_options(command, ctx)]
+    lines = [f".SS {usage}", _text(inspect.cleandoc(command.help or "")), *_options(command, ctx)]
     if isinstance(command, click.Group):
         for name in command.list_commands(ctx):
             below = command.get_command(ctx, name)
@@ -53,7 +55,7 @@ def page() -> str:
         ".SH SYNOPSIS",
         "\\fBmolehill\\fR COMMAND [\\fIOPTIONS\\fR]",
         ".SH DESCRIPTION",
-        _text((molehill.help or "").strip()),
+        _text(inspect.cleandoc(molehill.help or "")),
         ".SH COMMANDS",
     ]
     for name in molehill.list_commands(ctx):

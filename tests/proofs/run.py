@@ -68,9 +68,9 @@ def _note(report: Report, example: Counterexample | None) -> None:
 
 
 def cases(platform: Platform, sample: int) -> Iterator[Case]:
-    """The policies of a platform, every `sample`th: of the grid, of a tenth of it with other values, the corners."""
+    """The policies of a platform, every `sample`th: of the grid, a twentieth of it with other values, the corners."""
     yield from list(grid(platform))[::sample]
-    yield from list(grid(platform, 1))[:: 10 * sample]
+    yield from list(grid(platform, 1))[:: 20 * sample]
     yield from list(corners(platform, RANDOM))[::sample]
 
 
