@@ -23,7 +23,7 @@ class PcapWriter:
 
     def __init__(self, path: str | Path) -> None:
         self._lock = threading.Lock()
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115  # open as long as the writer is
         self._file.write(struct.pack("<IHHiIII", _MAGIC_NANOSECONDS, 2, 4, 0, 0, _SNAPLEN, _LINKTYPE_RAW))
 
     def write(self, packet: bytes, time_ns: int) -> None:

@@ -108,10 +108,10 @@ class Judge:
                     rules = pf_model.parse(pf.render(self.policy))
                 except ValueError as error:
                     return str(error)
-                return lambda facts: self._pf(facts, *pf_model.judge(rules, _packet(facts), self._tunnel))
+                return lambda facts: self._pf(facts, *pf_model.judge(rules, packet_of(facts), self._tunnel))
             case Platform.WINDOWS:
                 filters = wfp.filters(self.policy)
-                return lambda facts: self._wfp(facts, *wfp_model.judge(filters, _packet(facts), self._tunnel))
+                return lambda facts: self._wfp(facts, *wfp_model.judge(filters, packet_of(facts), self._tunnel))
             case mobile:
                 return f"there is no firewall on {_PLATFORM_NAMES[mobile]}, packets are judged in the TUN (MOB-1)"
 
@@ -154,7 +154,7 @@ def _word(verdict: Verdict) -> str:
     return "reject" if verdict.answer is Answer.REJECT else "drop"
 
 
-def _packet(facts: native.Facts) -> Packet:
+def packet_of(facts: native.Facts) -> Packet:
     """The facts as the models of PF and WFP take them."""
     forward = facts.direction is native.Direction.FORWARD
     side = facts.iface_out if facts.direction is native.Direction.OUT else facts.iface_in

@@ -11,3 +11,12 @@ class FirewallError(RuntimeError):
     def __init__(self, message: str, *, enforced: bool) -> None:
         super().__init__(message)
         self.enforced = enforced
+
+
+def refused(firewall: str, error: Exception, *, former: bool) -> FirewallError:
+    """`firewall` did not take a new set of rules as a whole; `former`: those from before are still in force."""
+    if former:
+        return FirewallError(f"{firewall} refused the rules, those from before stay in force: {error}", enforced=True)
+    return FirewallError(
+        f"{firewall} refused the rules and none are in force, traffic may be leaking: {error}", enforced=False
+    )

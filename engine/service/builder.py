@@ -10,15 +10,13 @@ from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
-    IPv4Network,
     IPv6Address,
     IPv6Interface,
-    IPv6Network,
     ip_address,
     ip_interface,
     ip_network,
 )
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.host import DEFAULT_ROUTES, Capture, SystemDns
 from engine.policy import MARK, Hop, IPAddress, IPNetwork, Platform, Policy, Protocol, State, Tunnel, nets
@@ -132,8 +130,8 @@ class Builder:
             raise ValueError(f"there is no profile {profile!r}: use one of {', '.join(PROFILES)}")
         self._is = Configuration(profile=PROFILES[profile], routes=())
 
-    def _with(self, **change: object) -> Builder:
-        self._is = replace(self._is, **change)  # type: ignore[arg-type]
+    def _with(self, **change: Any) -> Builder:
+        self._is = replace(self._is, **change)
         return self
 
     def set_session(self, name: str) -> Builder:
@@ -242,11 +240,10 @@ def source_for(configuration: Configuration, target: IPAddress) -> IPAddress | N
 
 def peer_for(configuration: Configuration, target: IPAddress) -> PeerConfig | None:
     """The peer to which allowed IPs send the target (longest prefix); else the VPN server."""
-    host: IPv4Network | IPv6Network = ip_network(target)
     covering = [
         (network.prefixlen, peer)
         for peer in configuration.wireguard.peers
         for network in peer.allowed_ips
-        if network.version == host.version and host.subnet_of(network)  # type: ignore[arg-type]
+        if target in network
     ]
     return max(covering, key=lambda found: found[0])[1] if covering else configuration.peer

@@ -25,11 +25,13 @@ from typing import Any
 from engine import state
 from engine.filter import Compiled, compile_policy
 from engine.firewall import FirewallError
-from engine.host import Capture, DnsError, Host, HostError, OfflineMonitor, SystemDns
+from engine.host import Capture, DnsError, Host, HostError, OfflineMonitor
 from engine.policy import MARK, IPAddress, Platform, Policy, State, nets
+from engine.service import place
 from engine.service.builder import Configuration
 from engine.service.connection import SILENT, Connection
 from engine.service.firewall import Nftables, loosens
+from engine.service.place import Unavailable
 from engine.service.ports import DnsPort, FirewallPort, HostPort, TunnelPort, TunPort
 from engine.service.status import SessionStatus, as_data
 from engine.state import Cause, CauseKind
@@ -41,12 +43,6 @@ from tun import LinuxTun, TunError
 log = logging.getLogger(__name__)
 
 QUEUED_REPORTS = 64
-LOCK = "\0molehill"  # an abstract Unix socket: one a network namespace, gone with its process
-
-
-class Unavailable(Exception):
-    """The machine cannot run a session now: one sentence that says why."""
-
 
 OpenTun = Callable[[str, int], TunPort]
 OpenTunnel = Callable[[TunPort, Callable[[TunnelEvent], None]], TunnelPort]
@@ -130,7 +126,7 @@ class Session:
 
     async def start(self) -> None:
         """Take the place and open the TUN, which drops everything. Raises Unavailable; then nothing has changed."""
-        self._lock = _take_place()
+        self._lock = place.take()
         try:
             if self._configuration.firewall and (missing := await self._firewall.missing()):
                 raise Unavailable("; ".join(missing))
@@ -494,40 +490,3 @@ async def _close(tunnel: TunnelPort | None, tun: TunPort | None) -> None:
         await tunnel.close()
     if tun is not None:
         tun.close()
-
-
-def _take_place() -> socket.socket:
-    """Only one session can own a network namespace's routes."""
-    place = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        place.bind(LOCK)
-    except OSError:
-        place.close()
-        raise Unavailable("another molehill session runs in this network namespace: stop it first") from None
-    return place
-
-
-async def remove_block(interface: str | None) -> None:
-    """The explicit disconnect without a session: remove what a killed or "always require VPN" run left behind.
-
-    `interface` None: the one into which our routes lead.
-    Raises Unavailable while a session runs, HostError, DnsError or FirewallError when the machine refuses.
-    """
-    place = _take_place()
-    try:
-        host, firewall = Host(), Nftables()
-        try:
-            await host.release(interface, MARK)
-        finally:
-            await host.close()
-        dns = SystemDns()
-        try:
-            await dns.recover()
-        finally:
-            await dns.close()
-        try:
-            await firewall.remove()
-        finally:
-            await firewall.close()
-    finally:
-        place.close()

@@ -22,7 +22,7 @@ import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from engine.wg.config import DeviceConfig, HostPort, IPNetwork, PeerConfig, parse_network
 from engine.wg.keys import ZERO_KEY, clamp, key_from_hex, public_key
@@ -150,14 +150,14 @@ def parse_request(request: bytes) -> Get | Update:
 
 
 def _parse_set(lines: list[str]) -> Update:
-    device: dict[str, object] = {}
+    device: dict[str, Any] = {}
     peers: list[PeerUpdate] = []
-    peer: dict[str, object] | None = None
+    peer: dict[str, Any] | None = None
     allowed: list[AllowedIP] = []
 
     def finish_peer() -> None:
         if peer is not None:
-            peers.append(PeerUpdate(allowed_ips=tuple(allowed), **peer))  # type: ignore[arg-type]
+            peers.append(PeerUpdate(allowed_ips=tuple(allowed), **peer))
 
     for number, line in enumerate(lines, 2):
         key, equals, value = line.partition("=")
@@ -182,10 +182,10 @@ def _parse_set(lines: list[str]) -> Update:
         except ValueError as error:
             raise UapiError(errno.EINVAL, f"line {number}: {key}: {error}") from None
     finish_peer()
-    return Update(peers=tuple(peers), **device)  # type: ignore[arg-type]
+    return Update(peers=tuple(peers), **device)
 
 
-def _device_line(device: dict[str, object], key: str, value: str) -> None:
+def _device_line(device: dict[str, Any], key: str, value: str) -> None:
     match key:
         case "private_key":
             given = key_from_hex(value)
@@ -200,7 +200,7 @@ def _device_line(device: dict[str, object], key: str, value: str) -> None:
             raise KeyError
 
 
-def _peer_line(peer: dict[str, object], key: str, value: str) -> None:
+def _peer_line(peer: dict[str, Any], key: str, value: str) -> None:
     match key:
         case "remove" | "update_only":
             peer[key] = _true(value)

@@ -26,6 +26,7 @@ from typing import Any
 import z3
 
 from engine.explain import nftables as nft_model
+from engine.explain.judge import packet_of
 from engine.explain.packet import packet_text
 from engine.filter import compile_rules, evaluate
 from engine.firewall import nftables as nft_backend
@@ -44,7 +45,6 @@ from tests.proofs.encode_wfp import wfp
 from tests.proofs.packet import Packet, Symbols, Verdict
 from tests.proofs.policies import Case
 from tests.proofs.spec import specification, state_of
-from tests.unit.firewall.adapter import packet_of
 
 PACKET = Packet.fresh()
 LATER_PROTO = z3.BitVec("later.proto", 8)

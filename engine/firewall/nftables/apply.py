@@ -13,7 +13,7 @@ import json
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from engine.firewall.errors import FirewallError
+from engine.firewall.errors import FirewallError, refused
 from engine.firewall.nftables import libnftables, sysctl
 from engine.firewall.nftables.libnftables import NftError, NftMissing
 from engine.firewall.nftables.render import FAMILY, TABLE, render, reset
@@ -74,13 +74,7 @@ def _load(document: dict[str, Any], *, library: bool) -> None:
     try:
         libnftables.run(json.dumps(document), library=library)
     except NftError as error:
-        if _rules_are_there(library=library):
-            raise FirewallError(
-                f"nftables refused the rules, those from before stay in force: {error}", enforced=True
-            ) from error
-        raise FirewallError(
-            f"nftables refused the rules and none are in force, traffic may be leaking: {error}", enforced=False
-        ) from error
+        raise refused("nftables", error, former=_rules_are_there(library=library)) from error
     try:
         loaded = _listed(library=library)
     except (NftError, ValueError) as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import subprocess
 
-from engine.firewall.errors import FirewallError
+from engine.firewall.errors import FirewallError, refused
 from engine.firewall.pf.evaluate import parse
 from engine.firewall.pf.render import ANCHOR, render
 from engine.firewall.pf.states import PfState, parse_states, survives
@@ -41,13 +41,7 @@ class Pf:
             self._call_anchor()
             _run("-a", ANCHOR, "-f", "-", stdin=text)
         except OSError as error:
-            if _rules_are_there():
-                raise FirewallError(
-                    f"PF refused the rules, those from before stay in force: {error}", enforced=True
-                ) from error
-            raise FirewallError(
-                f"PF refused the rules and none are in force, traffic may be leaking: {error}", enforced=False
-            ) from error
+            raise refused("PF", error, former=_rules_are_there()) from error
         rules = parse(text)
         try:
             labels = re.findall(r'label "([^"]+)"', _run("-a", ANCHOR, "-s", "rules"))

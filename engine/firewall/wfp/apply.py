@@ -14,7 +14,7 @@ from ctypes import POINTER, byref, c_uint32, c_uint64, c_void_p
 from typing import Any
 from uuid import UUID
 
-from engine.firewall.errors import FirewallError
+from engine.firewall.errors import FirewallError, refused
 from engine.firewall.wfp.constants import (
     PERSISTENT_PROVIDER,
     PERSISTENT_SUBLAYER,
@@ -93,13 +93,7 @@ class Wfp:
                 self._fw.FwpmTransactionAbort0(self._engine)
                 raise
         except OSError as error:
-            if self._filters_are_there():
-                raise FirewallError(
-                    f"Windows refused the filters, those from before stay in force: {error}", enforced=True
-                ) from error
-            raise FirewallError(
-                f"Windows refused the filters and none are in force, traffic may be leaking: {error}", enforced=False
-            ) from error
+            raise refused("Windows", error, former=self._filters_are_there()) from error
         try:
             missing = {f.key for f in new.filters} ^ set(self._our_filters())
         except OSError as error:

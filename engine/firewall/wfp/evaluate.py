@@ -15,6 +15,7 @@ This is a model: no real filter engine has taken the set (docs/known-issues.md).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
 
 from engine.firewall.packet import Packet
 from engine.firewall.wfp.constants import Action, Field, Layer, Match
@@ -99,5 +100,5 @@ def _holds(condition: Condition, packet: Packet, tunnel: str | None) -> bool:
 
 
 def _within(address: IPAddress, value: object) -> bool:
-    assert not isinstance(value, int | str)
-    return address in value  # type: ignore[operator]
+    assert isinstance(value, IPv4Network | IPv6Network)
+    return address in value

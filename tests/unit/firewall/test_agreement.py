@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.explain.judge import packet_of
 from engine.filter import evaluate
 from engine.firewall import pf, wfp
 from engine.firewall.assumptions import DIFFERENCES
@@ -21,7 +22,6 @@ from engine.policy import Platform, Policy, rules_for
 from native.facts import Direction, Facts
 from native.verdict import Answer
 from tests.samples import random_facts, random_policy
-from tests.unit.firewall.adapter import packet_of
 
 SEEDS = range(30)
 PACKETS = 80

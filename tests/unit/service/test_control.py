@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine.service import Session, control
-from engine.service import session as session_module
+from engine.service import Session, control, place
 from engine.service.control import MAX_CLIENTS, StatusServer, remove_stale
 from tests.unit.service.fake import FakeFirewall, FakeHost, World
 from tests.unit.service.test_session import configuration
@@ -21,7 +20,7 @@ from tests.unit.service.test_session import configuration
 
 @pytest.fixture(autouse=True)
 def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "LOCK", f"\0molehill-test-{id(monkeypatch)}")
+    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{id(monkeypatch)}")
 
 
 def with_server(folder: Path, work: Callable[[Session, StatusServer], Awaitable[None]]) -> None:

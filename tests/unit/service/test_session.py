@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from engine.policy import State
-from engine.service import Builder, Configuration, Session, Unavailable
-from engine.service import session as session_module
+from engine.service import Builder, Configuration, Session, Unavailable, place
 from engine.tunnel.clock import now
 from engine.tunnel.events import HandshakeCompleted, HandshakeGivenUp, Stopped, Unanswered
 from engine.wg.config import DeviceConfig, HostPort, PeerConfig
@@ -65,7 +64,7 @@ async def soon(ready: Callable[[], object]) -> None:
 @pytest.fixture(autouse=True)
 def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not collide with other test processes in this namespace."""
-    monkeypatch.setattr(session_module, "LOCK", f"\0molehill-test-{id(monkeypatch)}")
+    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{id(monkeypatch)}")
 
 
 def test_connecting_applies_the_policy_before_anything_is_captured() -> None:

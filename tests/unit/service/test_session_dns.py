@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 
 from engine.policy import State
-from engine.service import PROFILES, Session
-from engine.service import session as session_module
+from engine.service import PROFILES, Session, place
 from tests.unit.service.fake import FakeDns, FakeHost, World
 from tests.unit.service.test_session import configuration, soon
 
 
 @pytest.fixture(autouse=True)
 def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "LOCK", f"\0molehill-test-{id(monkeypatch)}")
+    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{id(monkeypatch)}")
 
 
 def with_dns(work: Callable[[Session, FakeDns, World], Awaitable[None]], *broken: str, **change: Any) -> World:
