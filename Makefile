@@ -8,7 +8,7 @@ FUZZ_RUNS ?= 200000
 
 # Debian packages by purpose. A Debian Python needs its headers and venv; another one brings its own.
 DEB_BUILD := gcc libc6-dev libssl-dev $(if $(filter /usr/bin/%,$(PYTHON)),python3.11-dev python3.11-venv)
-DEB_LAB   := dbus-daemon iproute2 iputils-ping procps nftables wireguard-tools wireguard-go iperf3 ethtool tcpdump strace
+DEB_LAB   := dbus-daemon iproute2 iputils-ping procps nftables wireguard-tools wireguard-go iperf3 ethtool tcpdump strace shadowsocks-libev
 DEB_SAN   := clang libclang-rt-14-dev
 
 # Installs what is missing when root; else says in one line what to run.

@@ -21,6 +21,7 @@ _COMMANDS = {
     "explain": "engine.cli.explain",
     "audit": "engine.cli.audit",
     "policy": "engine.cli.policy",
+    "bridge-relay": "engine.cli.bridge_relay",
     "version": "engine.cli.version",
 }
 
