@@ -62,6 +62,8 @@ class Traffic:
 class Peer:
     """A peer of one datapath, made by Datapath.add_peer(). ValueError after it was removed."""
 
+    __slots__ = ("_datapath", "_handle", "id")
+
     def __init__(self, datapath: Datapath, handle: Any) -> None:
         self._datapath = datapath
         self._handle: Any = handle

@@ -57,7 +57,7 @@ UNDER_LOAD_DEPTH = 128
 UNDER_LOAD_SECONDS = 1.0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Link:
     """The two halves of one peer: its protocol state (Python) and its place in the datapath (native)."""
 
@@ -196,8 +196,9 @@ class Tunnel:
         A peer of `removed` that `config` has (again) is a new one: without session, endpoint or counters of the old.
         """
         present = self.config
-        others = tuple(peer for peer in config.peers if peer.public_key != config.public_key)
-        config = replace(config, peers=others)  # our own key as a peer is ignored, as the kernel does
+        own = config.public_key
+        if any(peer.public_key == own for peer in config.peers):  # it is ignored, as the kernel does
+            config = replace(config, peers=tuple(peer for peer in config.peers if peer.public_key != own))
         self._open_sockets(config)  # the only step that can fail
         if config.private_key != present.private_key:
             self._device.set_private_key(config.private_key)

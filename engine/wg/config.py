@@ -38,17 +38,30 @@ def parse_network(text: str) -> IPNetwork:
     return IPv6Network((address, bits), strict=False)
 
 
+def _literal(host: str) -> IPv4Address | IPv6Address | None:
+    _, percent, scope = host.partition("%")
+    if percent and not _SCOPE.fullmatch(scope):
+        return None
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class HostPort:
     """Where a peer listens: an address literal (IPv6 without brackets) or a hostname, and a port."""
 
     host: str
     port: int
+    address: IPv4Address | IPv6Address | None = field(init=False, repr=False, compare=False)
+    """The address when the host is a literal one, None when it is a name that must be looked up."""
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:
             raise ValueError("the port is not within 1..65535")
-        address = self.address
+        address = _literal(self.host)
+        object.__setattr__(self, "address", address)
         if address is not None:
             object.__setattr__(self, "host", str(address))  # one spelling, so that equal endpoints are equal
             return
@@ -72,17 +85,6 @@ class HostPort:
         elif ":" in host:
             raise ValueError("an IPv6 address must stand in brackets")
         return cls(host, int(port))
-
-    @property
-    def address(self) -> IPv4Address | IPv6Address | None:
-        """The address when the host is a literal one, None when it is a name that must be looked up."""
-        _, percent, scope = self.host.partition("%")
-        if percent and not _SCOPE.fullmatch(scope):
-            return None
-        try:
-            return ip_address(self.host)
-        except ValueError:
-            return None
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -143,7 +145,11 @@ class DeviceConfig:
 
     def with_endpoints(self, endpoints: dict[bytes, HostPort | None]) -> "DeviceConfig":
         """The same configuration with the endpoints (by public key) to which the peers have roamed."""
-        peers = tuple(
-            dataclasses.replace(peer, endpoint=endpoints.get(peer.public_key, peer.endpoint)) for peer in self.peers
-        )
-        return dataclasses.replace(self, peers=peers)
+        moved = {
+            peer.public_key: dataclasses.replace(peer, endpoint=endpoints[peer.public_key])
+            for peer in self.peers
+            if peer.public_key in endpoints and endpoints[peer.public_key] != peer.endpoint
+        }
+        if not moved:
+            return self
+        return dataclasses.replace(self, peers=tuple(moved.get(peer.public_key, peer) for peer in self.peers))

@@ -30,12 +30,17 @@ def mac1_key(public_key: bytes) -> bytes:
     return hash_(LABEL_MAC1 + public_key)
 
 
+def _cookie_key(public_key: bytes) -> bytes:
+    """Return the key of the cookie replies by the holder of public_key."""
+    return hash_(LABEL_COOKIE + public_key)
+
+
 class CookieChecker:
     """The receiving side: checks the MACs of messages addressed to us and makes cookie replies."""
 
     def __init__(self, public_key: bytes, random: Callable[[int], bytes]) -> None:
         self._mac1_key = mac1_key(public_key)
-        self._cookie_key = hash_(LABEL_COOKIE + public_key)
+        self._cookie_key = _cookie_key(public_key)
         self._random = random
         self._secret = b""
         self._secret_until = 0.0
@@ -64,18 +69,17 @@ class CookieChecker:
 class CookieGenerator:
     """The sending side, one a peer: adds the MACs to our handshake messages and takes cookie replies."""
 
-    __slots__ = ("_cookie", "_cookie_key", "_cookie_until", "_last_mac1", "_mac1_key")
+    __slots__ = ("_cookie", "_cookie_until", "_last_mac1", "_remote_public")
 
     def __init__(self, remote_public: bytes) -> None:
-        self._mac1_key = mac1_key(remote_public)
-        self._cookie_key = hash_(LABEL_COOKIE + remote_public)
+        self._remote_public = remote_public
         self._last_mac1: bytes | None = None
         self._cookie = b""
         self._cookie_until = 0.0
 
     def add_macs(self, message: bytes, now: float) -> bytes:
         """Return the message with mac1, and mac2 when we hold a fresh cookie (else zeros)."""
-        mac1 = mac(self._mac1_key, message)
+        mac1 = mac(mac1_key(self._remote_public), message)
         self._last_mac1 = mac1
         message += mac1
         return message + (mac(self._cookie, message) if now < self._cookie_until else _NO_MAC2)
@@ -85,7 +89,7 @@ class CookieGenerator:
         if self._last_mac1 is None:
             return False
         try:
-            self._cookie = xaead_open(self._cookie_key, reply.nonce, reply.cookie, self._last_mac1)
+            self._cookie = xaead_open(_cookie_key(self._remote_public), reply.nonce, reply.cookie, self._last_mac1)
         except CryptoError:
             return False
         self._last_mac1 = None

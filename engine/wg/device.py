@@ -153,9 +153,7 @@ class Device(Transport):
         """Replace the peer's prefixes. A prefix of another peer moves to this one."""
         if self.peers.get(peer.public_key) is not peer:
             return  # removed meanwhile: it must not get prefixes again
-        self.allowed_ips.remove_owner(peer)
-        for network in networks:
-            self.allowed_ips.add(network, peer)
+        self.allowed_ips.replace(peer, tuple(networks))
 
     # ---- the verbs -----------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from engine.wg.constants import (
 from engine.wg.core import Core
 from engine.wg.events import Datagram, HandshakeGivenUp
 from engine.wg.messages import CookieReply, Initiation, MessageType, Response
-from engine.wg.noise import Initiator, Responder
+from engine.wg.noise import Initiator, Responder, transcript_to
 from engine.wg.peer import Peer
 from engine.wg.primitives import CryptoError
 from native.reasons import Reason
@@ -69,7 +69,7 @@ class Handshakes(Core):
             self._identity,
             peer.public_key,
             static_static,
-            transcript=peer.transcript,
+            transcript=transcript_to(peer.public_key),
             ephemeral=self._random(32),
             index=index,
             timestamp=peer.timestamp_sent,

@@ -21,7 +21,7 @@ _INITIAL_HASH = hash_(_INITIAL_CHAINING_KEY + IDENTIFIER)
 
 
 def transcript_to(responder_public: bytes) -> bytes:
-    """Return H after mixing in the responder's static key: the same in every handshake with it, so kept."""
+    """Return H after mixing in the responder's static key."""
     return hash_(_INITIAL_HASH + responder_public)
 
 

@@ -9,14 +9,13 @@ Sessions (the paper's keypairs, section 6) live in three slots:
 A Peer only holds state; `device.Device` is what changes it.
 """
 
-from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
 from engine.wg import tai64n
 from engine.wg.constants import MAX_STAGED_PACKETS, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME
 from engine.wg.cookie import CookieGenerator
-from engine.wg.noise import Identity, Initiator, transcript_to
+from engine.wg.noise import Identity, Initiator
 from engine.wg.primitives import dh
 from engine.wg.timers import Deadlines
 
@@ -35,6 +34,14 @@ def to_ns(now: float) -> int:
 class Peer:
     """A peer of a Device. Read the public facts at will; change them through the Device."""
 
+    __slots__ = (
+        "_static_static", "attempt_until", "control_received", "control_sent", "cookies", "current", "deadlines",
+        "endpoint", "handshake_due", "initiator", "keepalive_due", "last_handshake", "last_handshake_sent",
+        "last_initiation_taken", "next", "persistent_keepalive", "preshared_key", "previous", "public_key", "queued",
+        "rekeyed_on_receive", "rx_bytes", "staged", "timestamp_received", "timestamp_sent", "tx_bytes",
+        "unacknowledged_received", "unanswered_sent", "wanted",
+    )  # fmt: skip
+
     def __init__(self, public_key: bytes) -> None:
         # Public facts.
         self.public_key = public_key
@@ -50,7 +57,6 @@ class Peer:
         """UDP payload bytes that passed the Device as authentic: in offload mode those of handshake messages only."""
 
         # Handshake.
-        self.transcript = transcript_to(public_key)
         self.cookies = CookieGenerator(public_key)
         self.initiator: Initiator | None = None
         self.wanted = False
@@ -68,7 +74,7 @@ class Peer:
         self.current: Session | None = None
         self.previous: Session | None = None
         self.next: Session | None = None
-        self.staged: deque[bytes] = deque()
+        self.staged: list[bytes] = []  # short, and there are many peers: not a deque
         self.rekeyed_on_receive = False
 
         # Timers. When the Device itself sent and received last (handshakes; offload: keepalives it asked for), and
@@ -142,5 +148,5 @@ class Peer:
         self.staged.append(packet)
         if len(self.staged) <= MAX_STAGED_PACKETS:
             return True
-        self.staged.popleft()
+        del self.staged[0]
         return False

@@ -29,7 +29,7 @@ class Transport(Handshakes):
             message = session.seal(packet + bytes(self._padding(len(packet))), to_ns(now))
             if message is None:
                 break
-            peer.staged.popleft()
+            del peer.staged[0]
             self._send_data(peer, message, now)
             if peer.deadlines.new_handshake == inf:
                 peer.deadlines.new_handshake = now + NEW_HANDSHAKE_TIME + self._jitter()

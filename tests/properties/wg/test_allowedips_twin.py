@@ -1,6 +1,7 @@
 """The prefix table against a naive twin: a list that is searched from end to end."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("add"), networks, owners),
         st.tuples(st.just("remove"), networks, owners),
+        st.tuples(st.just("replace"), st.lists(networks, unique=True, max_size=3).map(tuple), owners),
         st.tuples(st.just("remove_owner"), st.none(), owners),
     ),
     max_size=30,
@@ -27,7 +29,7 @@ steps = st.lists(
 
 @given(steps, st.lists(st.one_of(v4.map(IPv4Address), v6.map(IPv6Address)), max_size=10))
 def test_the_table_finds_what_a_search_through_all_prefixes_finds(
-    steps: list[tuple[str, Network, str]], addresses: list[IPv4Address | IPv6Address]
+    steps: list[tuple[str, Any, str]], addresses: list[IPv4Address | IPv6Address]
 ) -> None:
     table: AllowedIPs[str] = AllowedIPs()
     twin: dict[Network, str] = {}
@@ -40,8 +42,12 @@ def test_the_table_finds_what_a_search_through_all_prefixes_finds(
             if twin.get(network) == owner:
                 del twin[network]
         else:
-            table.remove_owner(owner)
+            if action == "replace":
+                table.replace(owner, network)
+            else:
+                table.remove_owner(owner)
             twin = {network: other for network, other in twin.items() if other != owner}
+            twin |= dict.fromkeys(network or (), owner)
     assert dict(table) == twin
     for owner in "abc":
         assert set(table.of(owner)) == {network for network, other in twin.items() if other == owner}
