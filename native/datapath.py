@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any
+from typing import Any, NamedTuple
 
 from native._native import ffi, lib
 from native.endpoint import ENDPOINT_LEN, Endpoint
@@ -29,20 +30,21 @@ _ROOM = 4096
 class Event:
     """What the datapath tells; native/src/ring.h says what comes with each kind.
 
-    peer_id: Peer.id, or 0. error: an errno (STOPPED). depth: how many events wait behind this one. endpoint, data:
-    where a handshake MESSAGE came from and its bytes; of a PROBE, data is the inner packet.
+    peer_id: Peer.id, or 0. error: an errno (STOPPED). depth: how many events wait behind this one. proven: a
+    handshake message that had to bring a cookie, and did. endpoint, data: where a handshake MESSAGE came from and its
+    bytes; of a PROBE, data is the inner packet.
     """
 
     kind: EventKind
     peer_id: int
     error: int
     depth: int
+    proven: bool
     endpoint: Endpoint | None
     data: bytes
 
 
-@dataclass(frozen=True)
-class Traffic:
+class Traffic(NamedTuple):
     """A peer's counters, as kernel WireGuard counts, and times (ns of the boot-time clock, 0: never)."""
 
     rx_bytes: int
@@ -57,6 +59,11 @@ class Traffic:
     """When the first data packet was sent since anything authentic was received; 0: none."""
     unacknowledged_received_ns: int
     """When the first data packet was received since anything was sent; 0: none."""
+
+
+_TRAFFIC = struct.Struct(f"={len(Traffic._fields)}Q")  # mh_traffic
+_PEER_FACTS = struct.Struct(f"=I{ENDPOINT_LEN}s4x{len(Traffic._fields)}Q")  # mh_peer_facts
+assert _PEER_FACTS.size == ffi.sizeof("mh_peer_facts")
 
 
 class Peer:
@@ -127,7 +134,7 @@ class Peer:
         """Counters and times as of now."""
         native = ffi.new("mh_traffic *")
         lib.mh_peer_get_traffic(self.handle, native)
-        return Traffic(**{name: getattr(native, name) for name, _ in ffi.typeof("mh_traffic").fields})
+        return Traffic._make(_TRAFFIC.unpack(ffi.buffer(native)))
 
 
 class Datapath:
@@ -192,14 +199,15 @@ class Datapath:
         _check_mtu(mtu)
         lib.mh_datapath_set_mtu(self.handle, mtu)
 
-    def set_mac1_key(self, key: bytes | None) -> None:
-        """Drop initiations and responses whose mac1 is not by this key (32 bytes; engine.wg.cookie.mac1_key) at once.
+    def set_public_key(self, key: bytes | None) -> None:
+        """Drop initiations and responses whose sender does not know this key of ours (32 bytes; mac1) at once.
 
+        While many events wait, they must bring a cookie too (mac2) and are `proven` then; to others one is sent.
         None: all of them become events. ValueError: not 32 bytes.
         """
         if key is not None and len(key) != 32:
-            raise ValueError("a mac1 key has 32 bytes")
-        error = lib.mh_datapath_set_mac1_key(self.handle, ffi.NULL if key is None else key)
+            raise ValueError("a public key has 32 bytes")
+        error = lib.mh_datapath_set_public_key(self.handle, ffi.NULL if key is None else key)
         _check(error, "check handshake messages")
 
     def publish(
@@ -238,6 +246,14 @@ class Datapath:
         self._peers[peer.id] = peer
         return peer
 
+    def peers(self) -> dict[int, tuple[bytes, Traffic]]:
+        """Of every peer, by its id: where it is (`Endpoint.unpack` reads it) and its counters; one native call."""
+        count = len(self._peers)
+        native = ffi.new("mh_peer_facts[]", count)
+        told = lib.mh_datapath_peers(self.handle, native, count)
+        facts = _PEER_FACTS.iter_unpack(ffi.buffer(native, min(told, count) * _PEER_FACTS.size))
+        return {number: (endpoint, Traffic._make(traffic)) for number, endpoint, *traffic in facts}
+
     def remove_peer(self, peer: Peer) -> None:
         """Forget a peer and its sessions; its routes lead nowhere from now on. Publish without it soon."""
         if self._peers.get(peer.id) is not peer:
@@ -254,7 +270,7 @@ class Datapath:
             endpoint = Endpoint.unpack(bytes(ffi.buffer(ffi.addressof(native.endpoint))))
             data = bytes(ffi.buffer(native.data, native.len))
             kind = EventKind(native.kind)
-            events.append(Event(kind, native.peer, native.error, native.depth, endpoint, data))
+            events.append(Event(kind, native.peer, native.error, native.depth, bool(native.proven), endpoint, data))
         return events
 
     def send(self, endpoint: Endpoint, data: bytes, peer: Peer | None = None) -> int:

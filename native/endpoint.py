@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 _LAYOUT = struct.Struct("=BBHIII16s16s")  # mh_endpoint: family, local family, port, scope, ifindex, no_bursts, ...
 ENDPOINT_LEN: int = _LAYOUT.size
+NOWHERE = bytes(ENDPOINT_LEN)
+"""No endpoint, packed."""
 
 
 @dataclass(frozen=True)

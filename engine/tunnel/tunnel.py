@@ -38,13 +38,12 @@ from engine.tunnel.resolve import resolve
 from engine.tunnel.sockets import SO_MARK, Sockets, open_sockets
 from engine.wg import events as wg
 from engine.wg.config import DeviceConfig, HostPort
-from engine.wg.cookie import mac1_key
 from engine.wg.device import Device as WgDevice
 from engine.wg.peer import Peer as WgPeer
 from engine.wg.uapi import Get, PeerFacts, UapiError, Update, apply_update, render_get, reply
 from native.datapath import Datapath, Event
 from native.datapath import Peer as NativePeer
-from native.endpoint import Endpoint
+from native.endpoint import NOWHERE, Endpoint
 from native.reasons import Reason
 from native.ring import EventKind
 from tun.device import Device as TunDevice
@@ -52,17 +51,19 @@ from tun.device import Device as TunDevice
 log = logging.getLogger(__name__)
 
 EVENTS_PER_WAKEUP = 64
-# As wireguard-go: an eighth of a full queue of handshake messages, and for a second after.
-UNDER_LOAD_DEPTH = 128
-UNDER_LOAD_SECONDS = 1.0
 
 
 @dataclass(eq=False, slots=True)
 class _Link:
-    """The two halves of one peer: its protocol state (Python) and its place in the datapath (native)."""
+    """The two halves of one peer: its protocol state (Python) and its place in the datapath (native).
+
+    `where` is the endpoint `packed` as the configuration has it: most peers do not move between two looks.
+    """
 
     peer: WgPeer
     native: NativePeer
+    packed: bytes = NOWHERE
+    where: HostPort | None = None
 
 
 class Tunnel:
@@ -97,7 +98,6 @@ class Tunnel:
         self._dropped: Counter[Reason] = Counter()  # by the protocol; the datapath counts its own
         self._watch: LinkWatch | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._loaded_until = 0.0
         self._pings: dict[int, asyncio.Future[float]] = {}
         self._ping_ident = int.from_bytes(os.urandom(2), "big")
         self._ping_sequence = 0
@@ -155,7 +155,14 @@ class Tunnel:
     def config(self) -> DeviceConfig:
         """The configuration as it is: the port really bound, the endpoints to which peers have roamed."""
         port = self._sockets.port if self._sockets is not None else 0
-        roamed = {key: _host_port(link.native.endpoint) for key, link in self._links.items()}
+        facts = self._datapath.peers()
+        roamed = {}
+        for key, link in self._links.items():
+            packed, _ = facts[link.native.id]
+            if packed != link.packed:
+                where = _host_port(Endpoint.unpack(packed))
+                link.packed, link.where = packed, link.where if link.where == where else where
+            roamed[key] = link.where
         return replace(self._config, listen_port=port).with_endpoints(roamed)
 
     async def configure(self, config: DeviceConfig) -> None:
@@ -185,9 +192,11 @@ class Tunnel:
         return reply()
 
     def _facts(self) -> dict[bytes, PeerFacts]:
+        native = self._datapath.peers()
         facts = {}
-        for peer in self.status().peers:
-            facts[peer.public_key] = PeerFacts(peer.last_handshake_ns, peer.rx_bytes, peer.tx_bytes)
+        for key, link in self._links.items():
+            traffic = native[link.native.id][1]
+            facts[key] = PeerFacts(_handshake_ns(link.peer), traffic.rx_bytes + link.peer.rx_bytes, traffic.tx_bytes)
         return facts
 
     def _replace(self, config: DeviceConfig, removed: Set[bytes] = frozenset()) -> None:
@@ -202,8 +211,7 @@ class Tunnel:
         self._open_sockets(config)  # the only step that can fail
         if config.private_key != present.private_key:
             self._device.set_private_key(config.private_key)
-            public = self._device.public_key
-            self._datapath.set_mac1_key(mac1_key(public) if public is not None else None)
+            self._datapath.set_public_key(self._device.public_key)
         wanted = {peer.public_key for peer in config.peers}
         gone = [self._links.pop(key) for key in list(self._links) if key not in wanted]
         before = {peer.public_key: peer for peer in present.peers if peer.public_key not in removed}
@@ -219,9 +227,10 @@ class Tunnel:
                 self._by_id[link.native.id] = link
             if before.get(peer.public_key) == peer:
                 continue
-            if peer.endpoint is not None and _host_port(link.native.endpoint) != peer.endpoint:
+            if peer.endpoint is not None and link.where != peer.endpoint:
                 endpoint = _endpoint(peer.endpoint)
                 link.native.endpoint = endpoint
+                link.packed, link.where = endpoint.pack(), peer.endpoint
                 self._device.set_endpoint(link.peer, endpoint)
             self._device.set_preshared_key(link.peer, peer.preshared_key)
             self._device.set_allowed_ips(link.peer, peer.allowed_ips)
@@ -278,11 +287,8 @@ class Tunnel:
 
     def _event(self, event: Event, time: float) -> None:
         if event.kind is EventKind.MESSAGE:
-            if event.depth >= UNDER_LOAD_DEPTH:
-                self._loaded_until = time + UNDER_LOAD_SECONDS
             assert event.endpoint is not None
-            loaded = time < self._loaded_until
-            self._device.datagram_received(event.data, event.endpoint, time, under_load=loaded)
+            self._device.datagram_received(event.data, event.endpoint, time, proven=event.proven)
             return
         if event.kind is EventKind.STOPPED:
             self._on_event(Stopped(event.error))
@@ -390,15 +396,15 @@ class Tunnel:
         for rule, (packets, octets) in zip(self._rules, self._datapath.verdicts(), strict=False):
             counted[rule] += packets
             octets_counted[rule] += octets
+        facts = self._datapath.peers()
         peers = []
         for key, link in self._links.items():
-            traffic = link.native.traffic()
-            seconds, nanoseconds = link.peer.last_handshake or (0, 0)
+            packed, traffic = facts[link.native.id]
             peers.append(
                 PeerStatus(
                     public_key=key,
-                    endpoint=link.native.endpoint,
-                    last_handshake_ns=seconds * 10**9 + nanoseconds,
+                    endpoint=Endpoint.unpack(packed),
+                    last_handshake_ns=_handshake_ns(link.peer),
                     # Received handshake messages pass through Python alone; sent ones the datapath has counted.
                     rx_bytes=traffic.rx_bytes + link.peer.rx_bytes,
                     tx_bytes=traffic.tx_bytes,
@@ -416,6 +422,11 @@ class Tunnel:
             offloads=self._datapath.offloads(),
             statistics=self._datapath.statistics(),
         )
+
+
+def _handshake_ns(peer: WgPeer) -> int:
+    seconds, nanoseconds = peer.last_handshake or (0, 0)
+    return seconds * 10**9 + nanoseconds
 
 
 def _endpoint(where: HostPort) -> Endpoint:

@@ -157,8 +157,13 @@ class Device(Transport):
 
     # ---- the verbs -----------------------------------------------------------------------------------------------
 
-    def datagram_received(self, data: bytes, endpoint: "Endpoint", now: float, *, under_load: bool = False) -> None:
-        """Take one UDP payload. under_load: more handshake messages wait than we can soon answer (paper 5.3)."""
+    def datagram_received(
+        self, data: bytes, endpoint: "Endpoint", now: float, *, under_load: bool = False, proven: bool = False
+    ) -> None:
+        """Take one UDP payload. under_load: more handshake messages wait than we can soon answer (paper 5.3).
+
+        proven: the native datapath is under load and has found the cookie right: only the source's limit is left.
+        """
         kind = classify(data)
         if kind is None:
             self._drop(Reason.UNKNOWN_TYPE)
@@ -166,7 +171,7 @@ class Device(Transport):
             self._data_received(data, endpoint, now)
         elif kind is MessageType.COOKIE_REPLY:
             self._cookie_received(data, now)
-        elif self._admit(kind, data, endpoint, now, under_load):
+        elif self._admit(kind, data, endpoint, now, under_load, proven):
             if kind is MessageType.INITIATION:
                 self._initiation_received(data, endpoint, now)
             elif (peer := self._response_received(data, endpoint, now)) is not None:

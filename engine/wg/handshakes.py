@@ -96,13 +96,17 @@ class Handshakes(Core):
 
     # ---- taking --------------------------------------------------------------------------------------------------
 
-    def _admit(self, kind: MessageType, data: bytes, endpoint: "Endpoint", now: float, under_load: bool) -> bool:
+    def _admit(
+        self, kind: MessageType, data: bytes, endpoint: "Endpoint", now: float, under_load: bool, proven: bool
+    ) -> bool:
         """Whether an initiation or a response is worth its X25519 (paper 5.3)."""
         if self._identity is None or not self._checker.check_mac1(data):
             self._drop(Reason.AUTH)
             return False
         if under_load:
             self._guard_until = now + UNDER_LOAD_TIME
+        if proven:
+            return self._within_limit(endpoint, now)
         if now >= self._guard_until:
             return True
         source = endpoint.host.packed + endpoint.port.to_bytes(2, "big")
@@ -111,10 +115,13 @@ class Handshakes(Core):
             self._datagrams.append(Datagram(endpoint, self._checker.reply(data, sender, source, now), None))
             self._drop(Reason.NO_COOKIE)
             return False
-        if not self._limiter.allow(endpoint.host, now):
+        return self._within_limit(endpoint, now)
+
+    def _within_limit(self, endpoint: "Endpoint", now: float) -> bool:
+        allowed = self._limiter.allow(endpoint.host, now)
+        if not allowed:
             self._drop(Reason.RATE_LIMIT)
-            return False
-        return True
+        return allowed
 
     def _initiation_received(self, data: bytes, endpoint: "Endpoint", now: float) -> None:
         assert self._identity is not None

@@ -13,9 +13,15 @@ void mh_datapath_stop(mh_datapath *d);
 int mh_datapath_turn(mh_datapath *d);
 int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload);
 void mh_datapath_set_mtu(mh_datapath *d, unsigned mtu);
-int mh_datapath_set_mac1_key(mh_datapath *d, const uint8_t *key);
+int mh_datapath_set_public_key(mh_datapath *d, const uint8_t *key);
 int mh_datapath_publish(mh_datapath *d, const uint8_t *code, size_t len, const mh_prefix *routes, size_t n,
                         uint64_t *packets, uint64_t *bytes, size_t room);
+typedef struct {
+    uint32_t id;
+    mh_endpoint endpoint;
+    mh_traffic traffic;
+} mh_peer_facts;
+size_t mh_datapath_peers(mh_datapath *d, mh_peer_facts *out, size_t room);
 mh_peer *mh_datapath_add_peer(mh_datapath *d);
 void mh_datapath_remove_peer(mh_datapath *d, mh_peer *p);
 int mh_datapath_send(mh_datapath *d, const mh_endpoint *to, const uint8_t *data, size_t len, mh_peer *peer);

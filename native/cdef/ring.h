@@ -12,6 +12,7 @@ typedef struct {
     uint32_t peer;
     int32_t error;
     uint32_t depth;
+    uint32_t proven;
     mh_endpoint endpoint;
     uint32_t len;
     uint8_t data[1500];

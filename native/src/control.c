@@ -14,22 +14,58 @@
 
 /* Frees sessions that have left their slots. Caller holds control. */
 static void retire(mh_datapath *d, mh_session **sessions, size_t n) {
+    if (!n) return;
     for (size_t i = 0; i < n; i++) mh_index_table_remove(d->indices, sessions[i]);
     mh_quiesce(d);
     mh_index_table_reclaim(d->indices);
     for (size_t i = 0; i < n; i++) mh_session_free(sessions[i]);
 }
 
+void mh_list(mh_peer **list, mh_peer *p, int which) {
+    if (p->is_listed[which]) return;
+    p->is_listed[which] = true;
+    p->listed[which] = *list;
+    *list = p;
+}
+
+mh_peer *mh_unlist(mh_peer **list, int which) {
+    mh_peer *p = *list;
+    if (!p) return NULL;
+    *list = p->listed[which];
+    p->is_listed[which] = false;
+    return p;
+}
+
+void mh_unlist_removed(mh_peer **list, int which) {
+    while (*list) {
+        if (atomic_load(&(*list)->removed))
+            mh_unlist(list, which);
+        else
+            list = &(*list)->listed[which];
+    }
+}
+
+#define RETIRE_AT_ONCE 64 /* sessions behind one quiescent point */
+
 static void retire_confirmed(mh_datapath *d) {
+    mh_session *sessions[RETIRE_AT_ONCE];
+    size_t n = RETIRE_AT_ONCE;
     if (!atomic_exchange(&d->retired, false)) return;
     pthread_mutex_lock(&d->control);
-    for (size_t i = 0; i < d->n_peers; i++) {
-        mh_peer *p = d->peers[i];
-        pthread_mutex_lock(&p->lock);
-        mh_session *s = p->retired;
-        p->retired = NULL;
-        pthread_mutex_unlock(&p->lock);
-        if (s) retire(d, &s, 1);
+    while (n == RETIRE_AT_ONCE) {
+        mh_peer *p = NULL;
+        for (n = 0; n < RETIRE_AT_ONCE; n++) {
+            pthread_mutex_lock(&d->registry);
+            p = mh_unlist(&d->retired_peers, MH_LIST_RETIRED);
+            pthread_mutex_unlock(&d->registry);
+            if (!p) break;
+            pthread_mutex_lock(&p->lock);
+            sessions[n] = p->retired; /* NULL: an install has taken it out meanwhile */
+            p->retired = NULL;
+            pthread_mutex_unlock(&p->lock);
+            if (!sessions[n]) n--;
+        }
+        retire(d, sessions, n);
     }
     pthread_mutex_unlock(&d->control);
 }
@@ -48,11 +84,24 @@ mh_peer *mh_datapath_add_peer(mh_datapath *d) {
     if (d->n_peers < d->room_peers && (p = mh_peer_new(d->last_id + 1)) != NULL) {
         d->last_id++;
         pthread_mutex_lock(&d->registry);
+        p->place = d->n_peers;
         d->peers[d->n_peers++] = p;
         pthread_mutex_unlock(&d->registry);
     }
     pthread_mutex_unlock(&d->control);
     return p;
+}
+
+size_t mh_datapath_peers(mh_datapath *d, mh_peer_facts *out, size_t room) {
+    pthread_mutex_lock(&d->registry);
+    const size_t n = d->n_peers;
+    for (size_t i = 0; i < n && i < room; i++) {
+        out[i].id = d->peers[i]->id;
+        mh_peer_get_endpoint(d->peers[i], &out[i].endpoint);
+        mh_peer_get_traffic(d->peers[i], &out[i].traffic);
+    }
+    pthread_mutex_unlock(&d->registry);
+    return n;
 }
 
 /* Takes every session from the peer. Caller holds control. */
@@ -68,8 +117,9 @@ void mh_datapath_remove_peer(mh_datapath *d, mh_peer *p) {
     pthread_mutex_lock(&d->control);
     atomic_store(&p->removed, true);
     pthread_mutex_lock(&d->registry);
-    for (size_t i = 0; i < d->n_peers; i++)
-        if (d->peers[i] == p) d->peers[i] = d->peers[--d->n_peers];
+    mh_peer *last = d->peers[--d->n_peers];
+    d->peers[p->place] = last;
+    last->place = p->place;
     pthread_mutex_unlock(&d->registry);
     take_keys(d, p);
     mh_peer **removed = realloc(d->removed, (d->n_removed + 1) * sizeof *removed);
@@ -119,15 +169,16 @@ static bool unsent_event(mh_datapath *d, mh_event *e) {
         return true;
     }
     pthread_mutex_lock(&d->registry);
-    for (size_t i = 0; i < d->n_peers && !e->kind; i++) {
-        mh_peer *p = d->peers[i];
-        const unsigned bits = atomic_load(&p->unsent_events);
-        for (unsigned kind = 1; bits && !e->kind; kind++) {
-            if (!(bits & (1u << kind))) continue;
-            atomic_fetch_and(&p->unsent_events, ~(1u << kind));
-            e->kind = kind;
-            e->peer = p->id;
-        }
+    mh_peer *p = d->unsent_peers;
+    while (p && atomic_load(&p->removed)) {
+        mh_unlist(&d->unsent_peers, MH_LIST_UNSENT);
+        p = d->unsent_peers;
+    }
+    if (p) {
+        e->kind = (uint32_t)__builtin_ctz(p->unsent_events);
+        e->peer = p->id;
+        p->unsent_events &= p->unsent_events - 1;
+        if (!p->unsent_events) mh_unlist(&d->unsent_peers, MH_LIST_UNSENT);
     }
     pthread_mutex_unlock(&d->registry);
     if (e->kind) atomic_store(&d->unsent, true); /* there may be more */

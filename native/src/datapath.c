@@ -52,7 +52,10 @@ void mh_push(mh_datapath *d, enum mh_event_kind kind, mh_peer *p) {
     e.kind = kind;
     e.peer = p->id;
     if (mh_ring_push(d->ring, &e)) return;
-    atomic_fetch_or(&p->unsent_events, 1u << kind);
+    pthread_mutex_lock(&d->registry);
+    p->unsent_events |= 1u << kind;
+    mh_list(&d->unsent_peers, p, MH_LIST_UNSENT);
+    pthread_mutex_unlock(&d->registry);
     atomic_store(&d->unsent, true);
     mh_ring_wake(d->ring); /* the reader may have emptied the ring since, and be asleep */
 }
@@ -162,7 +165,7 @@ void mh_datapath_free(mh_datapath *d) {
     if (d->wake_fd >= 0) close(d->wake_fd);
     free_snapshot(atomic_load(&d->snapshot));
     free(atomic_load(&d->sockets));
-    mh_mac1_free(atomic_load(&d->mac1));
+    mh_guard_free(atomic_load(&d->guard));
     if (d->indices) mh_index_table_free(d->indices);
     for (size_t i = 0; i < d->n_peers; i++) mh_peer_free(d->peers[i]);
     for (size_t i = 0; i < d->n_removed; i++) mh_peer_free(d->removed[i]);
@@ -236,13 +239,13 @@ int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload) {
 
 void mh_datapath_set_mtu(mh_datapath *d, unsigned mtu) { atomic_store(&d->mtu, mtu); }
 
-int mh_datapath_set_mac1_key(mh_datapath *d, const uint8_t *key) {
-    mh_mac1 *m = key ? mh_mac1_new(key) : NULL;
-    if (key && !m) return ENOMEM;
+int mh_datapath_set_public_key(mh_datapath *d, const uint8_t *key) {
+    mh_guard *g = key ? mh_guard_new(key) : NULL;
+    if (key && !g) return ENOMEM;
     pthread_mutex_lock(&d->control);
-    mh_mac1 *old = atomic_exchange(&d->mac1, m);
+    mh_guard *old = atomic_exchange(&d->guard, g);
     mh_quiesce(d);
-    mh_mac1_free(old);
+    mh_guard_free(old);
     pthread_mutex_unlock(&d->control);
     return 0;
 }
@@ -277,11 +280,16 @@ static mh_snapshot *new_snapshot(const uint8_t *code, size_t len, const mh_prefi
 
 /* Removed peers that the routes in force no longer lead to. */
 static void free_removed(mh_datapath *d, const mh_prefix *routes, size_t n) {
+    if (!d->n_removed) return;
+    for (size_t i = 0; i < d->n_removed; i++) d->removed[i]->routed = false;
+    for (size_t i = 0; i < n; i++) ((mh_peer *)routes[i].owner)->routed = true;
+    pthread_mutex_lock(&d->registry);
+    mh_unlist_removed(&d->unsent_peers, MH_LIST_UNSENT);
+    mh_unlist_removed(&d->retired_peers, MH_LIST_RETIRED);
+    pthread_mutex_unlock(&d->registry);
     size_t kept = 0;
     for (size_t i = 0; i < d->n_removed; i++) {
-        bool used = false;
-        for (size_t k = 0; k < n && !used; k++) used = routes[k].owner == d->removed[i];
-        if (used)
+        if (d->removed[i]->routed)
             d->removed[kept++] = d->removed[i];
         else
             mh_peer_free(d->removed[i]);

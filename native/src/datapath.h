@@ -29,8 +29,9 @@ int mh_datapath_turn(mh_datapath *d);
 int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload);
 void mh_datapath_set_mtu(mh_datapath *d, unsigned mtu);
 
-/* From now on initiations and responses whose mac1 is not by this key (mac1.h; NULL: none is checked) are dropped. */
-int mh_datapath_set_mac1_key(mh_datapath *d, const uint8_t *key);
+/* Our public key: initiations and responses are dropped unless the sender knew it, and under load answered with a
+ * cookie unless they bring one (guard.h). NULL: none is checked. */
+int mh_datapath_set_public_key(mh_datapath *d, const uint8_t *key);
 
 /* Replaces program (NULL: no policy, all is dropped) and routes as one. When it returns, no packet is judged by the
  * former ones any more, and the former rules' final counts are in packets[] and bytes[] (room entries at most). Staged packets
@@ -39,6 +40,14 @@ int mh_datapath_set_mac1_key(mh_datapath *d, const uint8_t *key);
  * The owners of the prefixes are mh_peers of this datapath. */
 int mh_datapath_publish(mh_datapath *d, const uint8_t *code, size_t len, const mh_prefix *routes, size_t n,
                         uint64_t *packets, uint64_t *bytes, size_t room);
+
+/* What there is to tell of every peer, in one call. Returns how many peers there are; at most `room` are told. */
+typedef struct {
+    uint32_t id;
+    mh_endpoint endpoint;
+    mh_traffic traffic;
+} mh_peer_facts;
+size_t mh_datapath_peers(mh_datapath *d, mh_peer_facts *out, size_t room);
 
 mh_peer *mh_datapath_add_peer(mh_datapath *d); /* NULL: no memory */
 void mh_datapath_remove_peer(mh_datapath *d, mh_peer *p);

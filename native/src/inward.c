@@ -12,10 +12,9 @@
 #include "checksum.h"
 #include "worker.h"
 
-#define INITIATION_LEN 148
-#define RESPONSE_LEN 92
-#define COOKIE_LEN 64
 #define COOKIES_BEHIND 64 /* events: a cookie reply has no mac1, so behind more than these it is not worth a place */
+#define LOAD_DEPTH 128   /* events: as wireguard-go, from here on senders must show that they can receive */
+#define LOAD_NS UINT64_C(1000000000)
 #define ECT1 1
 #define CE 3
 
@@ -42,16 +41,10 @@ static bool is_probe_reply(const mh_worker *w, const uint8_t *packet, const mh_f
            mh_get16be(packet + f->header_len + 4) == ident;
 }
 
-static void push_data(mh_worker *w, enum mh_event_kind kind, uint32_t peer, const mh_endpoint *from, const uint8_t *data,
-                      uint32_t len) {
-    mh_event e;
-    memset(&e, 0, offsetof(mh_event, data));
-    e.kind = kind;
-    e.peer = peer;
-    if (from) e.endpoint = *from;
-    e.len = len < MH_EVENT_DATA_MAX ? len : MH_EVENT_DATA_MAX;
-    memcpy(e.data, data, e.len);
-    if (!mh_ring_push(w->d->ring, &e)) drop(w, MH_REASON_RING_FULL, 1);
+static void push_data(mh_worker *w, mh_event *e, const uint8_t *data, uint32_t len) {
+    e->len = len < MH_EVENT_DATA_MAX ? len : MH_EVENT_DATA_MAX;
+    memcpy(e->data, data, e->len);
+    if (!mh_ring_push(w->d->ring, e)) drop(w, MH_REASON_RING_FULL, 1);
 }
 
 /* The IP packet in front of its padding, or 0. */
@@ -84,7 +77,8 @@ static void packet_in(mh_worker *w, const mh_arrival *a, mh_aead_job *job) {
     if (!job->len) return; /* keepalive */
 
     if (is_probe_reply(w, packet, &f)) {
-        push_data(w, MH_EVENT_PROBE, p->id, NULL, packet, f.total_len);
+        mh_event e = {.kind = MH_EVENT_PROBE, .peer = p->id};
+        push_data(w, &e, packet, f.total_len);
         return;
     }
     if (!decapsulate_ecn(packet, f.tos & 3, w->batch.datagram[a->datagram].tos & 3)) {
@@ -115,7 +109,7 @@ static bool note_authentic(mh_worker *w, size_t from, size_t to) {
     mh_session *s = b->arrival[from].session;
     mh_peer *p = b->arrival[from].peer;
     const uint64_t birth_ns = mh_session_birth_ns(s);
-    bool confirmed = false, timers = false, handshake = false, data = false;
+    bool confirmed = false, retired = false, timers = false, handshake = false, data = false;
     uint32_t calls = 0;
 
     pthread_mutex_lock(&p->lock);
@@ -126,7 +120,7 @@ static bool note_authentic(mh_worker *w, size_t from, size_t to) {
     if (s == p->next) {
         mh_peer_confirm(p);
         confirmed = true;
-        if (p->retired) atomic_store(&w->d->retired, true);
+        retired = p->retired;
     }
     const mh_endpoint *moved = NULL;
     for (size_t i = from; i < to; i++) {
@@ -147,6 +141,12 @@ static bool note_authentic(mh_worker *w, size_t from, size_t to) {
     pthread_mutex_unlock(&p->lock);
 
     mh_count(&w->work.udp_sends, calls);
+    if (retired) {
+        pthread_mutex_lock(&w->d->registry);
+        mh_list(&w->d->retired_peers, p, MH_LIST_RETIRED);
+        pthread_mutex_unlock(&w->d->registry);
+        atomic_store(&w->d->retired, true);
+    }
     if (confirmed) mh_push(w->d, MH_EVENT_CONFIRMED, p);
     if (timers) mh_push(w->d, MH_EVENT_TIMERS, p);
     if (handshake) mh_push(w->d, MH_EVENT_HANDSHAKE, p);
@@ -191,6 +191,39 @@ int mh_inward_finish(mh_worker *w) {
     return gone;
 }
 
+/* A cookie for whoever can receive at the address this came from (paper 5.3). */
+static void ask_for_cookie(mh_worker *w, mh_guard *g, const mh_endpoint *from, const uint8_t *message, uint32_t len) {
+    uint8_t reply[MH_COOKIE_LEN];
+    mh_endpoint to = *from;
+    const mh_udp_burst burst = {.data = reply, .stride = sizeof reply, .total = sizeof reply};
+    uint32_t sent = 0, calls = 0;
+    drop(w, MH_REASON_NO_COOKIE, 1);
+    if (!mh_guard_reply(g, message, len, from, w->now_ns, reply)) return;
+    if (mh_udp_send(w->sockets, &to, &burst, &sent, &calls)) drop(w, MH_REASON_UDP_SEND, 1);
+    mh_count(&w->work.udp_sends, calls);
+}
+
+/* An initiation or a response: worth a place in the ring? Judged in the order of cost. */
+static void handshake_in(mh_worker *w, const mh_endpoint *from, const uint8_t *message, uint32_t len) {
+    mh_guard *g = atomic_load(&w->d->guard);
+    mh_event e = {.kind = MH_EVENT_MESSAGE, .endpoint = *from};
+    if (g) {
+        if (!mh_guard_mac1(g, message, len)) {
+            drop(w, MH_REASON_AUTH, 1); /* a stranger's */
+            return;
+        }
+        if (mh_ring_depth(w->d->ring) >= LOAD_DEPTH) w->loaded_until_ns = w->now_ns + LOAD_NS;
+        if (w->now_ns < w->loaded_until_ns) {
+            if (!mh_guard_mac2(g, message, len, from, w->now_ns)) {
+                ask_for_cookie(w, g, from, message, len);
+                return;
+            }
+            e.proven = true;
+        }
+    }
+    push_data(w, &e, message, len);
+}
+
 static void message_in(mh_worker *w, const mh_endpoint *from, uint8_t *message, uint32_t len) {
     mh_batch *b = &w->batch;
     uint32_t index;
@@ -208,16 +241,17 @@ static void message_in(mh_worker *w, const mh_endpoint *from, uint8_t *message, 
         return;
     }
     const uint32_t type = len >= 4 ? mh_get32le(message) : 0;
-    const bool handshake = (type == 1 && len == INITIATION_LEN) || (type == 2 && len == RESPONSE_LEN);
-    mh_mac1 *mac1 = atomic_load(&w->d->mac1);
-    if (handshake && mac1 && !mh_mac1_right(mac1, message, len))
-        drop(w, MH_REASON_AUTH, 1); /* a stranger's: it costs nobody's place in the ring */
-    else if (handshake || (type == 3 && len == COOKIE_LEN && mh_ring_depth(w->d->ring) <= COOKIES_BEHIND))
-        push_data(w, MH_EVENT_MESSAGE, 0, from, message, len);
-    else if (type == 3 && len == COOKIE_LEN)
-        drop(w, MH_REASON_RING_FULL, 1);
-    else
+    if ((type == 1 && len == MH_INITIATION_LEN) || (type == 2 && len == MH_RESPONSE_LEN)) {
+        handshake_in(w, from, message, len);
+    } else if (type == 3 && len == MH_COOKIE_LEN) {
+        mh_event e = {.kind = MH_EVENT_MESSAGE, .endpoint = *from};
+        if (mh_ring_depth(w->d->ring) > COOKIES_BEHIND)
+            drop(w, MH_REASON_RING_FULL, 1);
+        else
+            push_data(w, &e, message, len);
+    } else {
         drop(w, MH_REASON_UNKNOWN_TYPE, 1);
+    }
 }
 
 int mh_inward_datagram(mh_worker *w, const mh_datagram *g) {

@@ -4,7 +4,7 @@
  *
  * Ownership: the datapath owns peers; each slot holds a reference of its session. A session that leaves its slot is
  * handed to the caller, who frees it only after a quiescent point. Threads: everything is under `lock` but the four
- * byte and packet counters. No other lock of the datapath is taken while holding it, and nobody waits for a
+ * byte and packet counters, and what is marked as the datapath's. No other lock of the datapath is taken while holding it, and nobody waits for a
  * quiescent point while holding it.
  */
 #ifndef MH_PEER_H
@@ -33,11 +33,15 @@ typedef struct {
     uint64_t unacknowledged_received_ns; /* first data packet received since anything was sent; 0: none */
 } mh_traffic;
 
-typedef struct {
+typedef struct mh_peer {
     uint32_t id;
     atomic_bool removed; /* no longer a peer; freed once no snapshot leads here */
+    bool routed;         /* under control: the snapshot still leads here */
+    size_t place;        /* under registry: where the datapath's array has it */
+    unsigned unsent_events;    /* under registry: bits 1 << kind, for which the ring had no room */
+    struct mh_peer *listed[2]; /* under registry: the next one of a list of peers that the control plane must look at */
+    bool is_listed[2];
     _Atomic uint64_t rx_bytes, tx_bytes, rx_packets, tx_packets;
-    atomic_uint unsent_events; /* bits 1 << kind, for which the ring had no room */
 
     pthread_mutex_t lock;
     mh_endpoint endpoint;

@@ -24,7 +24,8 @@ typedef struct {
     uint32_t kind;
     uint32_t peer;  /* mh_peer id, or 0 */
     int32_t error;
-    uint32_t depth; /* entries still waiting behind this one: the under-load signal */
+    uint32_t depth;  /* entries still waiting behind this one */
+    uint32_t proven; /* a handshake message that had to bring a cookie, and did */
     mh_endpoint endpoint;
     uint32_t len;
     uint8_t data[MH_EVENT_DATA_MAX];

@@ -15,9 +15,9 @@
 
 #include "allowedips.h"
 #include "counters.h"
+#include "guard.h"
 #include "icmp.h"
 #include "index_table.h"
-#include "mac1.h"
 #include "peer.h"
 #include "ring.h"
 #include "session.h"
@@ -88,6 +88,7 @@ typedef struct {
     mh_burst burst;
     mh_batch batch;
     mh_join join;
+    uint64_t loaded_until_ns; /* handshake messages must bring a cookie */
     /* of this turn */
     mh_snapshot *snapshot;
     mh_udp *sockets;
@@ -106,18 +107,19 @@ struct mh_datapath {
 
     _Atomic(mh_snapshot *) snapshot;
     _Atomic(mh_udp *) sockets; /* NULL: none yet */
-    _Atomic(mh_mac1 *) mac1;   /* NULL: every handshake message goes up to Python */
+    _Atomic(mh_guard *) guard; /* NULL: every handshake message goes up to Python */
     mh_index_table *indices;
     mh_ring *ring;
     mh_drops drops;
     atomic_int probe_ident; /* -1: none */
-    atomic_bool unsent;     /* some peer keeps an event that the ring had no room for */
+    atomic_bool unsent;     /* some peer keeps an event that the ring had no room for, or the worker has stopped */
     atomic_int stopped;     /* errno for which the worker ended by itself, until it was told */
     atomic_bool retired;    /* some peer has a session for the control plane to free */
+    mh_peer *unsent_peers, *retired_peers; /* those, under registry */
     mh_worker worker;
 
     pthread_mutex_t control;
-    pthread_mutex_t registry; /* peers, n_peers */
+    pthread_mutex_t registry; /* peers, n_peers, the two lists */
     mh_peer **peers;
     size_t n_peers, room_peers;
     mh_peer **removed; /* waiting for a publish that leads no longer to them */
@@ -147,6 +149,12 @@ bool mh_flush_staged(mh_datapath *d, mh_udp *sockets, mh_peer *p, uint64_t now_n
 
 /* Waits until no worker is in the turn it is in now. Never under a peer's lock: the worker may want it to go on. */
 void mh_quiesce(mh_datapath *d);
+
+/* Lists of peers that want a look, each peer once. Caller holds registry. */
+enum { MH_LIST_UNSENT, MH_LIST_RETIRED };
+void mh_list(mh_peer **list, mh_peer *p, int which);
+mh_peer *mh_unlist(mh_peer **list, int which); /* NULL: none */
+void mh_unlist_removed(mh_peer **list, int which);
 
 /* An event about a peer; one that the ring has no room for is kept with the peer. Not under the peer's lock. */
 void mh_push(mh_datapath *d, enum mh_event_kind kind, mh_peer *p);

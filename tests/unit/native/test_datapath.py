@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import select
 import socket
@@ -17,6 +16,9 @@ from scapy.packet import Raw  # type: ignore[import-untyped]
 
 from engine.filter import PASS_ALL, compile_rules
 from engine.policy.rules import P0
+from engine.wg.cookie import CookieGenerator, mac1_key
+from engine.wg.messages import CookieReply
+from engine.wg.primitives import mac
 from native._native import ffi, lib
 from native.datapath import Datapath
 from native.endpoint import Endpoint
@@ -559,29 +561,73 @@ def test_a_flood_of_handshake_messages_is_bounded_and_loses_no_other_event() -> 
         assert [event.peer_id for event in events if event.kind == EventKind.CONFIRMED] == [b.peer.id]
 
 
+PUBLIC = bytes(range(32))
+
+
+def with_mac1(kind: int, size: int, filler: int = 0) -> bytes:
+    """A handshake message of that type and size that says nothing, but whose sender knew PUBLIC; its mac2 is zero."""
+    body = struct.pack("<II", kind, filler) + bytes(size - 40)
+    return body + mac(mac1_key(PUBLIC), body) + bytes(16)
+
+
 def test_a_handshake_message_without_our_mac1_never_takes_a_place_in_the_ring() -> None:
-    key = bytes(range(32))
     with connected() as (a, b):
-        b.path.set_mac1_key(key)
+        b.path.set_public_key(PUBLIC)
         right = []
         for kind, size in ((1, 148), (2, 92)):
-            body = struct.pack("<I", kind) + bytes(range(size - 36))
-            mac1 = hashlib.blake2s(body, key=key, digest_size=16).digest()
-            right.append(body + mac1 + bytes(16))
+            message = with_mac1(kind, size)
+            body, mac1 = message[:-32], message[-32:-16]
+            right.append(message)
             for wrong in (body + bytes(32), body[:-1] + b"\xff" + mac1 + bytes(16), body + bytes(16) + mac1):
                 a.udp4.sendto(wrong, b.udp4.getsockname())
-            a.udp4.sendto(right[-1], b.udp4.getsockname())
+            a.udp4.sendto(message, b.udp4.getsockname())
         cookie = struct.pack("<I", 3) + bytes(60)
         a.udp4.sendto(cookie, b.udp4.getsockname())  # has no mac1
         b.path.turn()
-        assert [event.data for event in b.events(EventKind.MESSAGE)] == [*right, cookie]
+        events = b.events(EventKind.MESSAGE)
+        assert [event.data for event in events] == [*right, cookie]
+        assert not any(event.proven for event in events)
         assert b.path.drops() == {Reason.AUTH: 6}
-        b.path.set_mac1_key(None)
+        b.path.set_public_key(None)
         a.udp4.sendto(body + bytes(32), b.udp4.getsockname())
         b.path.turn()
         assert len(b.events(EventKind.MESSAGE)) == 1
         with pytest.raises(ValueError, match="32 bytes"):
-            b.path.set_mac1_key(b"short")
+            b.path.set_public_key(b"short")
+
+
+def test_under_load_a_handshake_message_must_bring_the_cookie_that_its_source_is_sent() -> None:
+    with connected() as (a, b):
+        b.path.set_public_key(PUBLIC)
+        for number in range(200):
+            a.udp4.sendto(with_mac1(1, 148, number), b.udp4.getsockname())
+            b.path.turn()
+        asked = 200 - 128  # from an eighth of kernel WireGuard's queue on
+        assert b.path.drops() == {Reason.NO_COOKIE: asked}
+        generator = CookieGenerator(PUBLIC)
+        bare = with_mac1(1, 148, 1000)[:-32]
+        a.udp4.sendto(generator.add_macs(bare, 0.0), b.udp4.getsockname())
+        b.path.turn()
+        replies = []
+        while select.select([a.udp4], [], [], 0)[0]:
+            replies.append(a.udp4.recv(100))
+        assert len(replies) == asked + 1
+        reply = CookieReply.parse(replies[-1])
+        assert reply.receiver == 1000
+        assert generator.consume(reply, 0.0)
+        b.path.events(limit=1000)
+        a.udp4.sendto(generator.add_macs(bare, 1.0), b.udp4.getsockname())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere:
+            elsewhere.bind(("127.0.0.1", 0))
+            elsewhere.sendto(generator.add_macs(bare, 1.0), b.udp4.getsockname())  # a cookie is for one source
+            b.path.turn()
+            (event,) = b.events(EventKind.MESSAGE)
+            assert event.proven
+            assert event.endpoint is not None
+            assert event.endpoint.port == a.udp4.getsockname()[1]
+            elsewhere.settimeout(5)
+            assert len(elsewhere.recv(100)) == 64
+        assert b.path.drops() == {Reason.NO_COOKIE: asked + 2}
 
 
 def test_a_flood_of_cookie_replies_leaves_room_for_handshakes() -> None:
