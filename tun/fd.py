@@ -21,6 +21,7 @@ from tun.linux import negotiate_offloads, set_vnet_hdr_len
 _IFF_TUN = 0x0001
 _IFF_VNET_HDR = 0x4000
 _SIOCGIFMTU = 0x8921
+_SIOCSIFMTU = 0x8922
 
 
 class FdTun:
@@ -82,6 +83,17 @@ class FdTun:
                 return int(struct.unpack_from("16si", fcntl.ioctl(handle, _SIOCGIFMTU, request))[1])
         except OSError:
             return self._mtu
+
+    def set_mtu(self, mtu: int) -> None:
+        """Set the MTU, of the interface too if there is one here (68..65535; IPv6 needs 1280). TunError."""
+        if self._interface:
+            request = struct.pack("16si20x", self._interface.encode(), mtu)
+            try:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+                    fcntl.ioctl(handle, _SIOCSIFMTU, request)
+            except OSError as error:
+                raise TunError(f"{mtu} is no MTU for the interface {self._interface}: {error.strerror}") from error
+        self._mtu = mtu
 
     def fileno(self) -> int:
         """The descriptor; -1 when closed."""

@@ -6,7 +6,6 @@ import json
 import logging
 import signal
 import sys
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from engine.wg.config import DeviceConfig
 
 _COLOURS = {"connected": "green", "connecting": "yellow", "disconnecting": "yellow", "error": "red"}
-_OUTER_OVERHEAD = 80  # IPv6 40, UDP 8, WireGuard 32 bytes
 
 
 class _Address(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
@@ -181,8 +179,7 @@ async def _resolved(config: DeviceConfig) -> DeviceConfig:
 async def _run(path: Path, conf: Conf, builder: Builder, system_dns: SystemDns, as_json: bool) -> int:
     import asyncio
 
-    from engine.host import DnsError, Host
-    from engine.policy import MARK
+    from engine.host import DnsError
     from engine.service import Session, State, Unavailable
     from engine.service.control import StatusServer
 
@@ -194,12 +191,7 @@ async def _run(path: Path, conf: Conf, builder: Builder, system_dns: SystemDns, 
         configuration = builder.set_wireguard(await _resolved(conf.device)).configuration()
     except ValueError as error:
         raise Fault(f"{path}: {error}", BAD_INPUT) from None
-    host = Host()
-    peer = configuration.peer
-    if conf.mtu is None and peer is not None and peer.endpoint is not None and peer.endpoint.address is not None:
-        route = await host.route_mtu(peer.endpoint.address, MARK)
-        configuration = replace(configuration, mtu=max(1280, min(route, 65535) - _OUTER_OVERHEAD))
-    session = Session(configuration, host=host, dns=system_dns)
+    session = Session(configuration, dns=system_dns)
     try:
         await session.start()
     except Unavailable as error:

@@ -1,8 +1,8 @@
 """Tell when the machine goes offline and comes back.
 
 The kernel's rtnetlink notes are a hint only: what they say is not read. After each burst the kernel is asked
-"is there a route for a marked packet to the relay?" and a change of the answer is told. An answer that cannot
-be had counts as online: a wrong "offline" would end a working tunnel.
+"is there a route for a marked packet to any of the relays?" and a change of the answer is told. An answer that
+cannot be had counts as online: a wrong "offline" would end a working tunnel.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from engine.host.netlink import Host, HostError
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.1  # a change of network is a burst of notes
-# linux/rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
-_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+# linux/rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, RTNLGRP_IPV6_RULE
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 
 
 class OfflineMonitor:
@@ -29,7 +29,7 @@ class OfflineMonitor:
         self._host = host
         self._mark = mark
         self._on_change = on_change
-        self._target: IPAddress | None = None
+        self._targets: tuple[IPAddress, ...] = ()
         self._online = True
         self._timer: asyncio.TimerHandle | None = None
         self._question: asyncio.Task[None] | None = None
@@ -38,10 +38,12 @@ class OfflineMonitor:
         self._socket.bind((0, _GROUPS))
         self._loop.add_reader(self._socket.fileno(), self._noted)
 
-    def watch(self, target: IPAddress | None) -> None:
-        """Ask for the way to this address from now on, and once at once; None: ask nothing."""
-        self._target = target
-        self._ask_soon(0)
+    def watch(self, *targets: IPAddress) -> None:
+        """Ask for the ways to these addresses from now on, and once at once if they are others; none: ask nothing."""
+        wanted = tuple(dict.fromkeys(targets))
+        if wanted != self._targets:
+            self._targets = wanted
+            self._ask_soon(0)
 
     def close(self) -> None:
         """Stop."""
@@ -74,10 +76,10 @@ class OfflineMonitor:
         self._question = self._loop.create_task(self._answer())
 
     async def _answer(self) -> None:
-        if self._target is None:
-            return
+        online = not self._targets
         try:
-            online = await self._host.reachable(self._target, self._mark)
+            for target in self._targets:
+                online = online or await self._host.reachable(target, self._mark)
         except HostError as error:
             log.warning("whether the machine is online cannot be found out: %s", error)
             online = True

@@ -6,7 +6,7 @@ first moment) and gives the session. Methods return the builder. What cannot be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from engine.host import DEFAULT_ROUTES, Capture, SystemDns
 from engine.policy import MARK, Hop, IPAddress, IPNetwork, Platform, Policy, Protocol, State, Tunnel, nets
 from engine.service.profiles import PROFILES, Gap, Profile
-from engine.state import Settings
+from engine.state import NO_PEER, Candidate, Cause, Settings
 from engine.wg.config import DeviceConfig, PeerConfig
 
 if TYPE_CHECKING:
@@ -35,10 +35,16 @@ NOBODY = IPv4Address("192.0.2.1")
 DEFAULT_MTU = 1420
 MIN_MTU = 1280  # IPv6 (RFC 8200, section 5)
 
+# What a relay's alternative may have of its own; the rest is the session's, or the user's.
+_OF_A_RELAY = frozenset(("wireguard", "session", "addresses", "routes", "gateways", "mtu", "underlying_network"))
+
 
 @dataclass(frozen=True)
 class Configuration:
-    """All that a session is made of. `wireguard` has literal endpoints: names are looked up before."""
+    """All that a session is made of. `wireguard` has literal endpoints: names are looked up before.
+
+    `mtu` None: from the route to the first hop. `no_peer` is told where a connect finds no peer.
+    """
 
     wireguard: DeviceConfig = field(default_factory=DeviceConfig)
     session: str = "molehill"
@@ -48,7 +54,7 @@ class Configuration:
     routes: tuple[IPNetwork, ...] = DEFAULT_ROUTES
     dns: tuple[IPAddress, ...] = ()
     gateways: tuple[IPAddress, ...] = ()
-    mtu: int = DEFAULT_MTU
+    mtu: int | None = None
     allowed_uids: tuple[int, ...] = ()
     disallowed_uids: tuple[int, ...] = ()
     underlying_network: str | None = None
@@ -56,6 +62,7 @@ class Configuration:
     always_require_vpn: bool = False
     api: Hop | None = None
     firewall: bool = False
+    no_peer: Cause = NO_PEER
 
     @property
     def mode(self) -> str:
@@ -77,25 +84,38 @@ class Configuration:
         """The device as a policy sees it."""
         return Tunnel(self.interface, tuple(address.ip for address in self.addresses), self.gateways)
 
-    def settings(self, generation: int = 0) -> Settings:
-        """What the state machine decides by."""
+    def candidate(self, generation: int = 0) -> Candidate:
+        """This relay as the state machine sees it. ValueError for an endpoint that no policy can name."""
         hop = None
         if self.peer is not None and self.peer.endpoint is not None and self.peer.endpoint.address is not None:
             hop = Hop(self.peer.endpoint.address, self.peer.endpoint.port, Protocol.UDP)
+        return Candidate(peer=hop, tunnel=self.tunnel, generation=generation)
+
+    def settings(self, *candidates: Candidate) -> Settings:
+        """What the state machine decides by; without candidates this relay is the only one."""
         return Settings(
             platform=self.profile.platform,
             ios_blocking=self.profile.ios_blocking,
             allow_lan=self.allow_lan,
             always_require_vpn=self.always_require_vpn,
-            peer=hop,
             api=self.api,
-            tunnel=self.tunnel,
             dns=self.dns,
-            generation=generation,
+            candidates=candidates or (self.candidate(),),
+            no_peer=self.no_peer,
         )
 
-    def capture(self, policy: Policy) -> Capture:
-        """What the machine has to route into the TUN while `policy` is in force.
+    def same_but_for_the_relay(self, other: Configuration) -> bool:
+        """Whether both can be candidates of one session at the same time."""
+        mine = (f.name for f in fields(self) if f.name not in _OF_A_RELAY)
+        return all(getattr(self, name) == getattr(other, name) for name in mine)
+
+    def same_tunnel(self, other: Configuration) -> bool:
+        """Whether going from one to the other leaves keys, peers and device as they are."""
+        names = ("wireguard", "mtu", "routes", "underlying_network", "allowed_uids", "disallowed_uids")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+    def capture(self, policy: Policy, mtu: int = DEFAULT_MTU) -> Capture:
+        """What the machine has to route into the TUN while `policy` is in force; `mtu` where none is configured.
 
         The LAN goes past the TUN while it is allowed (LAN-1, LAN-2), never its DNS (policy.md: DNS comes before LAN);
         local custom DNS servers only in Connected (DNS-2, DNS-3).
@@ -105,7 +125,7 @@ class Configuration:
             interface=self.interface,
             mark=MARK,
             addresses=self.addresses,
-            mtu=self.mtu,
+            mtu=self.mtu or mtu,
             routes=self.routes,
             lan=(*nets.LAN, *nets.LAN_MULTICAST) if policy.allow_lan else (),
             local_dns=tuple(s for s in policy.dns if nets.is_local(s)) if connected else (),
@@ -168,7 +188,7 @@ class Builder:
         return self._with(gateways=(*self._is.gateways, ip_address(gateway)))
 
     def set_mtu(self, mtu: int) -> Builder:
-        """The TUN's MTU in bytes, 1280 to 65535."""
+        """The TUN's MTU in bytes, 1280 to 65535. Without it: what the route to the first hop allows."""
         if not MIN_MTU <= mtu <= 65535:
             raise ValueError(f"the MTU must be 1280 to 65535, not {mtu}")
         return self._with(mtu=mtu)
@@ -210,7 +230,7 @@ class Builder:
             raise ValueError("the tunnel needs an address")
         if done.peer is None:
             raise ValueError("no peer has an Endpoint")
-        done.settings()  # raises ValueError for an endpoint that no policy can name
+        done.candidate()  # raises ValueError for an endpoint that no policy can name
         return replace(done, routes=done.routes or DEFAULT_ROUTES)
 
     async def establish(self) -> Session:

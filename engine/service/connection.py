@@ -34,16 +34,21 @@ class Connection:
     def __init__(self, post: Callable[[state.Event], None]) -> None:
         self._post = post
         self._task: asyncio.Task[None] | None = None
+        self._began = 0.0  # the last attempt, by engine.tunnel.clock
         self._monitor: Monitor | None = None
         self._look = asyncio.Event()
         self._handshake = asyncio.Event()
         self.verified_by = ""
         self.problem = ""  # why the last attempt came to nothing, for the user
 
-    async def begin(self, tunnel: TunnelPort, configuration: Configuration, timeout: float) -> None:
-        """Start an attempt that posts TunnelUp within `timeout` seconds, or TunnelDown, or Fatal."""
+    async def begin(self, tunnel: TunnelPort, configuration: Configuration, timeout: float, pause: float = 0.0) -> None:
+        """Start an attempt that posts TunnelUp within `timeout` seconds, or TunnelDown, or Fatal.
+
+        It waits until `pause` seconds have passed since the last one began.
+        """
         await self.end()
-        self._task = asyncio.create_task(self._attempt(tunnel, configuration, timeout), name="attempt")
+        wait = self._began + pause - now()
+        self._task = asyncio.create_task(self._attempt(tunnel, configuration, timeout, wait), name="attempt")
 
     async def watch(self, tunnel: TunnelPort, configuration: Configuration) -> None:
         """Watch the tunnel from now on; post TunnelDown when it is lost."""
@@ -72,8 +77,12 @@ class Connection:
             case _:
                 pass
 
-    async def _attempt(self, tunnel: TunnelPort, configuration: Configuration, timeout: float) -> None:
+    async def _attempt(self, tunnel: TunnelPort, configuration: Configuration, timeout: float, wait: float) -> None:
         try:
+            if wait > 0:
+                await tunnel.configure(SILENT)
+                await asyncio.sleep(wait)
+            self._began = now()
             async with asyncio.timeout(timeout):
                 await tunnel.configure(SILENT)
                 self._handshake.clear()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from engine.host import Capture
 from engine.policy import IPAddress, Policy
-from engine.tunnel.events import TunnelStatus
+from engine.tunnel.events import TunnelEvent, TunnelStatus
 from engine.wg.config import DeviceConfig
 
 
@@ -38,8 +39,15 @@ class TunnelPort(Protocol):
 class TunPort(Protocol):
     """What a session asks of a TUN device."""
 
+    @property
+    def name(self) -> str:
+        """The interface's name."""
+
     def set_mtu(self, mtu: int) -> None:
         """Change the MTU."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -73,6 +81,9 @@ class HostPort(Protocol):
     async def reachable(self, address: IPAddress, mark: int) -> bool:
         """Whether there is a way to the address outside the tunnel."""
 
+    async def route_mtu(self, address: IPAddress, mark: int) -> int:
+        """The MTU of the way to the address outside the tunnel."""
+
     async def close(self) -> None:
         """End the worker."""
 
@@ -96,3 +107,13 @@ class DnsPort(Protocol):
 
     def describe(self) -> str:
         """What is set, in a few words."""
+
+
+OpenTun = Callable[[str, int], TunPort]
+"""Opens the TUN of this name and MTU; called in a thread of its own. TunError, OSError."""
+
+OpenTunnel = Callable[[TunPort, Callable[[TunnelEvent], None]], TunnelPort]
+"""Makes the tunnel behind a TUN; it says what happens there to the callback, on the event loop's thread."""
+
+OnTun = Callable[[int, str], None]
+"""Is told the descriptor and the name of each TUN that has been opened, and -1 for one that is closed next."""

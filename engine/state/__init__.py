@@ -13,34 +13,47 @@ from engine.state.effects import (
     StopTunnel,
 )
 from engine.state.events import (
+    NO_PEER,
     ApplyFailed,
+    Block,
+    Candidate,
     Cause,
     CauseKind,
     Connect,
+    DeviceLost,
     Disconnect,
+    Disturbed,
     Event,
     Fatal,
     HandshakeGivenUp,
     InterfaceUp,
     Offline,
     Online,
+    Retry,
     Settings,
     SettingsChanged,
     TunnelClosed,
     TunnelDown,
     TunnelUp,
 )
-from engine.state.machine import TABLE, Machine, Situation, establish_timeout
+from engine.state.machine import Machine, establish_timeout
+from engine.state.situation import Situation
+from engine.state.table import TABLE
 
 __all__ = [
+    "NO_PEER",
     "TABLE",
     "ApplyFailed",
     "ApplyPolicy",
+    "Block",
+    "Candidate",
     "Cause",
     "CauseKind",
     "CloseTun",
     "Connect",
+    "DeviceLost",
     "Disconnect",
+    "Disturbed",
     "Effect",
     "Event",
     "Fatal",
@@ -52,6 +65,7 @@ __all__ = [
     "OpenTun",
     "Report",
     "ResetDns",
+    "Retry",
     "SetDns",
     "Settings",
     "SettingsChanged",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from engine.policy import State
-from engine.state.machine import TABLE, How, Row
+from engine.state.table import TABLE, How, Row
 
 
 def _words(row: Row) -> str:

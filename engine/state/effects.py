@@ -48,10 +48,14 @@ class CloseTun:
 
 @dataclass(frozen=True)
 class StartTunnel:
-    """Begin attempt number `attempt`; `TunnelUp` within `timeout` seconds, or else `TunnelDown`."""
+    """Begin attempt number `attempt`; `TunnelUp` within `timeout` seconds, or else `TunnelDown`.
+
+    `pause`: seconds that must have passed since the last one began, so that failures follow each other slowly.
+    """
 
     attempt: int
     timeout: float
+    pause: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ No event carries a time: the machine has no clock, deadlines belong to the runne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.policy import Hop, IPAddress, Platform, Tunnel
@@ -21,7 +21,10 @@ class CauseKind(StrEnum):
     TUN_DEVICE = "tun-device"
     START_TUNNEL = "start-tunnel"
     NO_PEER = "no-peer"
+    NO_RELAY = "no-relay"
     RESOLVE_ENDPOINT = "resolve-endpoint"
+    IPV6_UNAVAILABLE = "ipv6-unavailable"
+    BLOCKED = "blocked"
     INTERNAL = "internal"
 
 
@@ -32,7 +35,10 @@ _SENTENCES = {
     CauseKind.TUN_DEVICE: "the tunnel device could not be opened",
     CauseKind.START_TUNNEL: "the tunnel could not be started",
     CauseKind.NO_PEER: "no peer with an endpoint is configured",
+    CauseKind.NO_RELAY: "no relay matches the constraints",
     CauseKind.RESOLVE_ENDPOINT: "the peer's host name could not be resolved",
+    CauseKind.IPV6_UNAVAILABLE: "the tunnel has IPv6 addresses only, and this machine has IPv6 switched off",
+    CauseKind.BLOCKED: "blocked on request",
     CauseKind.INTERNAL: "an internal error",
 }
 
@@ -48,30 +54,39 @@ class Cause:
         return f"{_SENTENCES[self.kind]}: {self.detail}" if self.detail else _SENTENCES[self.kind]
 
 
+NO_PEER = Cause(CauseKind.NO_PEER)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to a tunnel: a relay, and what else differs from relay to relay.
+
+    `peer` is the VPN server's endpoint, `bridge` the first hop in front of it if there is one; `tunnel` the device
+    with the addresses and gateways that the configuration asks for. `generation` stands for what no policy shows but
+    a running tunnel must follow, such as keys: another number is another tunnel.
+    """
+
+    peer: Hop | None = None
+    bridge: Hop | None = None
+    tunnel: Tunnel | None = None
+    generation: int = 0
+
+
 @dataclass(frozen=True)
 class Settings:
     """All that the user decides, as one value; the machine turns it into a `Policy` for each state.
 
-    `peer` is the VPN server's endpoint, `bridge` the first hop in front of it if there is one; `tunnel` the
-    device with the addresses and gateways that the configuration asks for. `generation` changes with what no policy
-    shows but a running tunnel must follow: keys, MTU.
+    `candidates` are tried in their order. `no_peer` says why there is none, for when there is none.
     """
 
     platform: Platform = Platform.LINUX
     ios_blocking: bool = False
     allow_lan: bool = False
     always_require_vpn: bool = False
-    peer: Hop | None = None
-    bridge: Hop | None = None
     api: Hop | None = None
-    tunnel: Tunnel | None = None
-    dns: tuple[IPAddress, ...] = field(default=())
-    generation: int = 0
-
-    def same_tunnel(self, other: Settings) -> bool:
-        """Whether going from one to the other leaves the running tunnel as it is."""
-        mine = (self.peer, self.bridge, self.tunnel, self.generation)
-        return mine == (other.peer, other.bridge, other.tunnel, other.generation)
+    dns: tuple[IPAddress, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    no_peer: Cause = NO_PEER
 
 
 @dataclass(frozen=True)
@@ -93,9 +108,7 @@ class SettingsChanged:
 
 @dataclass(frozen=True)
 class InterfaceUp:
-    """The tunnel device exists, captures all traffic and has these addresses (CON-3)."""
-
-    tunnel: Tunnel
+    """The tunnel device exists and captures all traffic (CON-3)."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,32 @@ class ApplyFailed:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Block everything, as if the tunnel had failed for this cause. Means nothing in Disconnected."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """Somebody else has changed what enforces the policy: the firewall's table, our routes or rules, the resolvers."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class DeviceLost:
+    """The tunnel device is gone, or is not ours any more; what captures traffic finds "unreachable" in its place."""
+
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """It is time to try again what could not be put in force."""
+
+
+@dataclass(frozen=True)
 class Offline:
     """There is no way to the internet outside the tunnel."""
 
@@ -155,6 +194,10 @@ Event = (
     | TunnelClosed
     | Fatal
     | ApplyFailed
+    | Block
+    | Disturbed
+    | DeviceLost
+    | Retry
     | Offline
     | Online
 )

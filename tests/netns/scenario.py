@@ -4,7 +4,8 @@
     Connecting            the relay's wire is down from the start
     Connected             the relay's wire is up
     Connecting again      the relay's wire is cut under a working tunnel
-    Error                 provoked by deleting the TUN under the running process: nothing could be worse timed
+    (the TUN is deleted)  under the running process; a new one takes its place
+    Error                 the engine's own packets, and no others, lose their way to the relay: offline
     Disconnected again    Ctrl-C, the explicit disconnect
 
 What enforces is the VPN-service mode: the TUN, the routes into it, and `unreachable` beneath them; no firewall.
@@ -26,6 +27,7 @@ from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
+from engine.policy import MARK
 from tests.netns import lab, servers
 from tests.netns.capture import Capture, Frame
 from tests.netns.engines import MOLEHILL, WIREGUARD_GO, Engine, Keys, config
@@ -289,6 +291,10 @@ class Walk:
             self.lab["internet"].ip(f"route replace 10.64.0.0/24 via {relay4} mtu 1280")
             self.lab["internet"].ip(f"-6 route replace fc00:64::/64 via {relay6} mtu 1280")
 
+    def lose_the_way(self, lost: bool) -> None:
+        """Close or open the way to the relay for the engine's own packets alone: it is offline, nobody else is."""
+        self.lab["device"].ip(f"rule {'add' if lost else 'del'} pref 50 fwmark {MARK:#x} unreachable")
+
     def rounds(self) -> Iterator[Round]:
         """Walk through the states; see the head of this file."""
         yield self.probe("Disconnected", "disconnected")
@@ -309,13 +315,18 @@ class Walk:
         took = self.wait_for("connecting", 60)
         yield self.probe("Connecting, the relay cut off", "connecting", took)
         self.progress("the TUN is deleted under the running process")
-        self.lab["device"].ip(f"link del {self.iface}")
+        device = self.lab["device"]
+        device.ip(f"link del {self.iface}")
+        wait_until(lambda: device.has_interface(self.iface), 20, "a new TUN")
+        self.progress("the engine's own way to the relay is closed, all others are open: offline")
+        self.lose_the_way(True)
         took = self.wait_for("error", 20)
-        yield self.probe("Error, the TUN deleted", "error", took)
+        yield self.probe("Error, no way to the relay", "error", took)
         self.progress("Ctrl-C")
         self.drizzle.close()
         self.unguard()
         self.stop()
+        self.lose_the_way(False)
         self.cut_relay(False)
         yield self.probe("Disconnected by Ctrl-C", "disconnected")
 

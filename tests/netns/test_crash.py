@@ -44,10 +44,11 @@ def test_killed_in_error_everything_stays_blocked_and_the_next_run_takes_over(wa
     before = traces(walk)
     walk.start()
     walk.wait_for("connected", 20)
-    walk.lab["device"].ip(f"link del {walk.iface}")
+    walk.lose_the_way(True)
     walk.wait_for("error", 20)
     kill(walk)
     assert wrong(walk.probe("killed in error", "error")) == []
+    walk.lose_the_way(False)
     walk.start()
     walk.wait_for("connected", 20)
     assert wrong(walk.probe("taken over", "connected")) == []

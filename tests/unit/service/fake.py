@@ -26,6 +26,9 @@ class FakeTun:
     def set_mtu(self, mtu: int) -> None:
         self.mtu = mtu
 
+    def fileno(self) -> int:
+        return 7
+
     def close(self) -> None:
         self.closed += 1
 
@@ -40,11 +43,13 @@ class World:
     program: bytes | None = None
     config: DeviceConfig | None = None
     answers: bool = True
+    answers_only: bytes = b""  # the only peer that does, by its key
     breaks_apply: bool = False
     breaks_capture: bool = False
     breaks_tun: bool = False
     breaks_firewall: str = ""
     table: Policy | None = None
+    route_mtu: int = 1500
     rx_bytes: int = 0
     unanswered_since: float = 0.0
     tunnel: FakeTunnel | None = None
@@ -88,7 +93,7 @@ class FakeTunnel:
 
     async def probe(self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float) -> float | None:
         await asyncio.sleep(0.001)
-        if not self.world.answers:
+        if not self.world.answers or self.world.answers_only not in (b"", peer):
             return None
         self.on_event(HandshakeCompleted(peer))
         return 0.001
@@ -165,6 +170,9 @@ class FakeHost:
 
     async def reachable(self, address: IPAddress, mark: int) -> bool:
         return True
+
+    async def route_mtu(self, address: IPAddress, mark: int) -> int:
+        return self.world.route_mtu
 
     async def close(self) -> None:
         self.world.log.append("host closed")

@@ -89,8 +89,9 @@ def test_the_same_tun_lives_through_reconnects_and_every_change() -> None:
             {"dns": (ip_address("9.9.9.9"),)},
         ):
             session.change(replace(session.configuration, **change))
-            await soon(lambda: session.status.machine.policy.tunnel == session.configuration.tunnel)
+            await soon(lambda: not session.pending)
             await session.until(State.CONNECTED)
+            assert session.status.machine.policy.tunnel == session.configuration.tunnel
             if "wireguard" in change:
                 expected = session.configuration.wireguard
                 await soon(lambda expected=expected: world.config == expected)
@@ -196,15 +197,16 @@ def test_a_capture_that_fails_is_an_error_that_says_that_nothing_is_enforced() -
     with_session(work)
 
 
-def test_a_deleted_interface_is_an_error_in_which_a_new_tun_blocks() -> None:
+def test_a_deleted_interface_is_opened_anew_with_the_block_in_place_and_connected_again() -> None:
     async def work(session: Session, world: World) -> None:
         await connected(session)
         assert world.tunnel is not None
         world.tunnel.on_event(Stopped(77))
-        await session.until(State.ERROR)
-        await soon(lambda: len(world.tuns) == 2 and world.captured)
+        await session.until(State.CONNECTING)
         assert (world.tuns[0].closed, world.tuns[1].closed) == (1, 0)
-        assert "the interface was deleted" in session.status.line()
+        assert world.captured is not None
+        await session.until(State.CONNECTED)
+        assert world.config == session.configuration.wireguard
 
     with_session(work)
 
@@ -212,11 +214,15 @@ def test_a_deleted_interface_is_an_error_in_which_a_new_tun_blocks() -> None:
 def test_a_deleted_interface_is_opened_again_in_error_too() -> None:
     async def work(session: Session, world: World) -> None:
         await connected(session)
+        session.block()
+        await session.until(State.ERROR)
         for count in (2, 3):
             assert world.tunnel is not None
             world.tunnel.on_event(Stopped(77))
             await soon(lambda count=count: len(world.tuns) == count)
-            await session.until(State.ERROR)
+            await soon(lambda: not session.pending)
+            assert session.status.state is State.ERROR
+            assert session.status.machine.enforced
 
     with_session(work)
 
