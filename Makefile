@@ -20,11 +20,11 @@ if [ -n "$$missing" ]; then \
   else echo "Debian packages are missing, run: sudo apt-get install --no-install-recommends" $$missing; exit 1; fi; fi
 endef
 
-.PHONY: help demo test test-slow proofs check bench fuzz asan tsan coverage ci clean setup setup-build setup-lab setup-san
+.PHONY: help demo test test-slow proofs check bench bench-compare fuzz asan tsan coverage ci clean setup setup-build setup-lab setup-san
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: setup-build $(BIN)/molehill $(SO) ## .venv with pinned dependencies and the native module
 
@@ -69,8 +69,11 @@ check: setup ## lint, format, types, layers, C warnings
 	@$(BIN)/lint-imports --no-cache | tail -3
 	@$(MAKE) -s -C tests/native cwarn
 
-bench: setup setup-lab ## compare with wireguard-go and the no-crypto build, side by side (sudo)
+bench: setup setup-lab ## compare with wireguard-go and the no-crypto build, side by side (sudo; BENCH="--short", --help)
 	@$(BIN)/python -m bench.endtoend $(BENCH)
+
+bench-compare: setup setup-lab ## measure again and compare with what `make bench` saved (sudo; FILE=saved.json)
+	@$(BIN)/python -m bench.endtoend.compare $(FILE) $(BENCH)
 
 fuzz: setup setup-san ## every parser that sees outside bytes, under ASan + UBSan (FUZZ_RUNS executions each)
 	@$(MAKE) -s -C tests/native fuzz FUZZ_RUNS=$(FUZZ_RUNS)

@@ -1,4 +1,4 @@
-"""Native loops for the benchmarks: bench/loops/loops.c and the sources it measures, as one library for ctypes.
+"""Native loops for the benchmarks: bench/loops/*.c and the sources they measure, as one library for ctypes.
 
 Built into build/bench when a source has changed, with the flags of the shipped module.
 """
@@ -19,6 +19,7 @@ LIBRARY = ROOT / "build" / "bench" / "loops.so"
 MODULES = (
     *("aead", "aead_libcrypto", "aead_wide", "chacha20_avx512", "poly1305_avx512", "chacha20_avx2", "poly1305_avx2"),
     *("allowedips", "kdf", "replay", "session"),
+    *("checksum", "offload", "parse"),
 )
 
 BURST, COUNTERS, ADDRESSES = 64, 100_000, 65_536
@@ -29,7 +30,7 @@ BURST, COUNTERS, ADDRESSES = 64, 100_000, 65_536
 def loops() -> ctypes.CDLL:
     """The library, built when it is missing or older than its sources."""
     source = ROOT / "native" / "src"
-    sources = [Path(__file__).with_name("loops.c"), *(source / f"{module}.c" for module in MODULES)]
+    sources = [*Path(__file__).parent.glob("*.c"), *(source / f"{module}.c" for module in MODULES)]
     newest = max(path.stat().st_mtime for path in [*sources, *source.glob("*.h")])
     if not LIBRARY.exists() or LIBRARY.stat().st_mtime < newest:
         LIBRARY.parent.mkdir(parents=True, exist_ok=True)

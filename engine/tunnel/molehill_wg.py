@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 import uvloop
 
@@ -40,6 +41,8 @@ SIGINT/SIGTERM. LOG_LEVEL=debug|info|error sets how much is told on standard err
 
 exit codes: 0 ended as asked, 1 could not start or the interface failed, 2 bad arguments"""
 
+_PASS_ALL_IDS = tuple(rule.id for rule in PASS_ALL_RULES)
+
 LOG_LEVELS = {
     "silent": logging.CRITICAL,
     "error": logging.ERROR,
@@ -49,8 +52,8 @@ LOG_LEVELS = {
 }
 
 
-def main() -> None:
-    """Console entry point."""
+def main(code: bytes = PASS_ALL, rules: Sequence[str] = _PASS_ALL_IDS) -> None:
+    """Console entry point. `code` is the program that packets are judged by, `rules` are its rule ids."""
     parser = argparse.ArgumentParser(
         "molehill-wg", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,7 +71,7 @@ def main() -> None:
         sys.exit(f"molehill-wg: {error}")
     ready = -1 if foreground else _background()
     try:
-        sys.exit(uvloop.run(_run(device, ready, arguments.no_offload)))
+        sys.exit(uvloop.run(_run(device, ready, arguments.no_offload, code, rules)))
     except OSError as error:
         sys.exit(f"molehill-wg: {error}")
 
@@ -94,7 +97,7 @@ def _tell_ready(ready: int) -> None:
     os.close(ready)
 
 
-async def _run(device: LinuxTun, ready: int, no_offload: bool) -> int:
+async def _run(device: LinuxTun, ready: int, no_offload: bool, code: bytes, rules: Sequence[str]) -> int:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int] = loop.create_future()
 
@@ -111,7 +114,7 @@ async def _run(device: LinuxTun, ready: int, no_offload: bool) -> int:
         loop.add_signal_handler(number, end, 0, "asked to stop")
     tunnel = Tunnel(device, offload=not no_offload, on_event=on_event)
     await tunnel.start()
-    tunnel.apply(PASS_ALL, [rule.id for rule in PASS_ALL_RULES])
+    tunnel.apply(code, rules)
     server = UapiServer(
         device.name,
         tunnel.uapi,

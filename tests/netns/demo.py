@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.endtoend import iperf3
+from bench.endtoend.measurements import iperf3
 from tests.netns import lab
 from tests.netns.engines import cost_of
 from tests.netns.scenario import PROBES, RELAYS, Round, Row, Seen, Walk
