@@ -153,15 +153,5 @@ def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
     return tuple(wanted)
 
 
-def gso_max_size(mtu: int) -> int:
-    """The largest super-packet worth asking the kernel for, in bytes.
-
-    As many full segments as one UDP_SEGMENT send can carry (65000 bytes of outer datagrams, each 32 bytes
-    larger than its inner packet; at most 64), so that one read from the TUN becomes one send.
-    """
-    segments = min(65000 // (mtu + 32), 64)
-    return max(mtu, segments * (mtu - 52))  # 20 bytes IPv4, 32 bytes TCP with timestamps
-
-
 def _host(address: IPAddress) -> IPNetwork:
     return IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)

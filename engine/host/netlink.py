@@ -17,7 +17,6 @@ import logging
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from ipaddress import ip_interface, ip_network
 from typing import Any, TypeVar
 
@@ -25,7 +24,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from engine.host import sysctl
-from engine.host.capture import Capture, IPAddress, IPInterface, IPNetwork, Rule, gso_max_size, rules
+from engine.host.capture import Capture, IPAddress, IPInterface, IPNetwork, Rule, rules
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +104,9 @@ def _capture(ip: IPRoute, capture: Capture) -> None:
     if index is None:
         raise HostError(f"the interface {capture.interface} does not exist")
     sysctl.quiet_interface(capture.interface)
-    size = gso_max_size(capture.mtu)
     left_over = _tunnels(ip, capture.table) - {index}
     what = f"the MTU {capture.mtu} of {capture.interface}"
     _change(what, ip.link, "set", index=index, mtu=capture.mtu, state="up")
-    with suppress(NetlinkError):  # an optimisation; a kernel may not know it
-        ip.link("set", index=index, gso_max_size=size)
     _set_addresses(ip, index, capture)
     for version in _versions():
         _set_routes(ip, version, index, capture)

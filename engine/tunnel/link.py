@@ -1,4 +1,5 @@
 """Watches the TUN interface from outside: its MTU and whether it is up, as `ip link` and wg-quick change them.
+Tells the kernel in turn how large a super-packet is worth handing over.
 
 A netlink message is only the hint; what counts is asked anew from the kernel, so that a lost or reordered message
 cannot leave us wrong for longer than until the next one.
@@ -14,6 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 RTMGRP_LINK = 1
+_RTM_NEWLINK = 16
+_NLM_F_REQUEST_ACK = 5
+_IFLA_GSO_MAX_SIZE = 41
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFMTU = 0x8921
 _IFF_UP = 1
@@ -37,6 +41,30 @@ def link_state(interface: str) -> LinkState | None:
         except OSError:
             return None
     return LinkState(mtu, bool(flags & _IFF_UP))
+
+
+def gso_max_size(mtu: int) -> int:
+    """The largest super-packet worth asking the kernel for, in bytes.
+
+    As many full segments as one UDP_SEGMENT send can carry (65000 bytes of outer datagrams, each 32 bytes
+    larger than its inner packet; at most 64), so that one read from the TUN becomes one send. The kernel's TCP counts
+    up to 384 bytes of headers against the size (MAX_TCP_HEADER).
+    """
+    segments = min(65000 // (mtu + 32), 64)
+    return max(mtu, segments * (mtu - 52) + 384)  # 20 bytes IPv4, 32 bytes TCP with timestamps
+
+
+def set_gso_max_size(interface: str, size: int) -> None:
+    """Ask the kernel for super-packets of at most so many bytes. OSError: no such interface, or it cannot."""
+    index = socket.if_nametoindex(interface)
+    attribute = struct.pack("=HHI", 8, _IFLA_GSO_MAX_SIZE, size)
+    body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0) + attribute
+    request = struct.pack("=IHHII", 16 + len(body), _RTM_NEWLINK, _NLM_F_REQUEST_ACK, 1, 0) + body
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as sock:
+        sock.send(request)
+        refused = -struct.unpack_from("=i", sock.recv(4096), 16)[0]
+    if refused:
+        raise OSError(refused, f"cannot set gso_max_size of {interface}: {os.strerror(refused)}")
 
 
 class LinkWatch:

@@ -13,6 +13,7 @@ Everything here runs on the event loop's thread.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -33,7 +34,7 @@ from engine.tunnel.events import (
     TunnelStatus,
     Unanswered,
 )
-from engine.tunnel.link import LinkState, LinkWatch
+from engine.tunnel.link import LinkState, LinkWatch, gso_max_size, set_gso_max_size
 from engine.tunnel.resolve import resolve
 from engine.tunnel.sockets import SO_MARK, Sockets, open_sockets
 from engine.wg import events as wg
@@ -108,6 +109,8 @@ class Tunnel:
         self._open_sockets(self._config)
         loop.add_reader(self._datapath.event_fd, self._events)
         self._watch = LinkWatch(self._tun.name, self._link_changed)
+        if self._watch.state is not None:
+            self._link_changed(self._watch.state)
         self._datapath.expect_probe(self._ping_ident)
         self._datapath.start()
 
@@ -275,6 +278,8 @@ class Tunnel:
 
     def _link_changed(self, state: LinkState) -> None:
         self._datapath.set_mtu(state.mtu)
+        with contextlib.suppress(OSError):  # an optimisation; a kernel may not know it
+            set_gso_max_size(self._tun.name, gso_max_size(state.mtu))
 
     # The protocol's driver
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.tunnel.link import gso_max_size
+
 pytestmark = pytest.mark.netns
 
 COMMAND = [sys.executable, "-m", "engine.tunnel.molehill_wg"]
@@ -112,3 +114,16 @@ def test_a_bad_name_is_refused_in_one_sentence() -> None:
 def test_help_says_that_no_policy_is_applied() -> None:
     shown = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
     assert "NO POLICY IS APPLIED" in shown
+
+
+def test_super_packets_fit_one_send_whatever_the_mtu(process: subprocess.Popen[str]) -> None:
+    def size() -> int:
+        shown = subprocess.run(["ip", "-d", "link", "show", IFACE], capture_output=True, text=True, check=True).stdout
+        return int(shown.split("gso_max_size ")[1].split()[0])
+
+    for mtu in (1420, 1280, 9000):
+        subprocess.run(["ip", "link", "set", IFACE, "mtu", str(mtu)], check=True)
+        end = time.monotonic() + 5
+        while size() != gso_max_size(mtu) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert size() == gso_max_size(mtu)

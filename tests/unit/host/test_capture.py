@@ -14,7 +14,6 @@ from engine.host.capture import (
     PRIORITY_MARKED,
     Capture,
     Rule,
-    gso_max_size,
     rules,
 )
 
@@ -70,11 +69,3 @@ def test_a_local_dns_server_is_reached_outside_by_port_53_alone() -> None:
 def test_a_list_of_included_users_captures_nobody_else() -> None:
     found = rules(Capture("mh0", MARK, included_uids=(1000,)), 4)
     assert all(rule.uid == 1000 for rule in found if rule.table == MARK)
-
-
-def test_a_super_packet_fits_one_send_at_every_mtu() -> None:
-    assert gso_max_size(1420) == 44 * 1368
-    for mtu in range(576, 65000, 17):
-        segments = -(-(gso_max_size(mtu) - 52) // (mtu - 52))
-        assert segments <= 64
-        assert gso_max_size(mtu) <= 65536
