@@ -131,6 +131,8 @@ class FakeDaemon:
         self.lines: list[schema.LogEvent] = []
         self.protocol = schema.PROTOCOL
         self.reaches = True  # whether a connect comes to Connected
+        self.course: list[schema.Status] = []  # what happens as soon as somebody has subscribed
+        self.hangs_up = False  # on a subscriber, after the course
         self.asked: list[tuple[str, msgspec.Struct]] = []
         self.refuses: dict[str, Refused] = {}
         self._subscribers: dict[asyncio.StreamWriter, bool] = {}  # with or without the log
@@ -213,9 +215,14 @@ class FakeDaemon:
         self._writers.add(writer)
         try:
             while line := await reader.readline():
-                answer = self._answer(msgspec.json.decode(line, type=_Request), writer)
-                self._send(writer, answer)
+                request = msgspec.json.decode(line, type=_Request)
+                self._send(writer, self._answer(request, writer))
+                if request.method == "subscribe":
+                    for status in self.course:
+                        self._become(status)
                 await writer.drain()
+                if request.method == "subscribe" and self.hangs_up:
+                    return
         except OSError:
             pass  # the client has gone
         finally:

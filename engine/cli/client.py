@@ -1,5 +1,5 @@
-"""Ask a running session by its status socket. Nothing but the standard library, unless nobody answers: it is what
-`status` waits for."""
+"""Ask a session of `molehill run` by its status socket. Nothing but the standard library, unless nobody answers: it is
+what `status` waits for."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from typing import Any
 
 from engine.cli.main import Fault
 
-FOLDER = Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill"))
 ANSWER_SECONDS = 5.0
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill"))
 
 
 def find(interface: str | None) -> Path:
     """The socket of the named session, or of the only one; sessions of other network namespaces count only if named."""
     if interface is not None:
-        return FOLDER / f"{interface}.sock"
+        return _folder() / f"{interface}.sock"
     here = os.stat("/proc/self/ns/net").st_ino
     found = {}
-    for path in sorted(FOLDER.glob("*.sock")):
+    for path in sorted(_folder().glob("*.sock")):
         try:
             found[path] = next(ask(path, "status"))["netns"]
         except Fault:

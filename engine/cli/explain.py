@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.main import BAD_INPUT, Fault
-from engine.cli.settings import policy_from, state_option, with_settings
+from engine.cli.management import daemon, echo_json
+from engine.cli.settings import any_state_option, chosen, policy_from, with_settings
 
 if TYPE_CHECKING:
     from engine.explain.judge import Explanation, Judge
@@ -20,7 +21,7 @@ _COLOURS = {"accept": "green", "drop": "red", "reject": "red"}
 
 
 @click.command("explain")
-@state_option
+@any_state_option
 @with_settings
 @click.option("--pcap", type=click.Path(path_type=Path), metavar="FILE", help="Explain every packet of a capture.")
 @click.option("--local", multiple=True, metavar="IP", help="With --pcap: this machine's address, may be repeated.")
@@ -49,6 +50,7 @@ def command(
 
     \b
     Examples:
+      molehill explain 'out other udp 192.168.1.5:4000 > 9.9.9.9:53'
       molehill explain --state error 'out other udp 192.168.1.5:68 > 255.255.255.255:67'
       molehill explain --state connecting --peer 198.51.100.7:51820/udp \\
         'out other udp 192.168.1.5:4000 > 198.51.100.7:51820 mark=0x6d6f6c65'
@@ -59,22 +61,40 @@ def command(
     Of a capture, the sender is presumed to be the service, and an answer to be one if its flow was seen going out.
     The exit code is 0 when every packet was judged, whatever the verdict.
     """
-    policy = policy_from(settings)
     if bool(packets) == (pcap is not None):
         raise Fault("give PACKETs or --pcap FILE, and not both: see molehill explain --help", BAD_INPUT)
     if (local or tunnel_if) and pcap is None:
         raise Fault("--local and --tunnel-if belong to --pcap", BAD_INPUT)
     if tunnel_if is None and settings["tunnel"]:
         tunnel_if = settings["tunnel"][-1]
+    if settings["state"] is None:
+        if pcap is not None or chosen(settings):
+            raise Fault("--state is missing: without it only PACKETs are taken, and no settings", BAD_INPUT)
+        _of_daemon(packets, as_json)
+        return
 
     from engine.explain.judge import Judge
 
+    policy = policy_from(settings)
     judge = Judge(policy)
     shown = _of_capture(judge, pcap, local, tunnel_if) if pcap else _of_texts(judge, packets)
     if not as_json:
         click.echo(f"policy: {policy.describe()}")
     for text, explanation in shown:
         click.echo(json.dumps(as_object(text, explanation)) if as_json else "\n" + as_text(text, explanation))
+
+
+def _of_daemon(packets: tuple[str, ...], as_json: bool) -> None:
+    """What the policy in force does with them."""
+    from engine.management.schema import Explanation, Packet
+
+    with daemon() as client:
+        for number, text in enumerate(packets):
+            explanation = client.call("explain", Packet(text), Explanation)
+            if as_json:
+                echo_json(explanation)
+            else:
+                click.echo(("\n" if number else "") + explanation.text)
 
 
 def _of_texts(judge: Judge, packets: tuple[str, ...]) -> list[tuple[str, Explanation]]:

@@ -65,8 +65,11 @@ def page() -> str:
     lines += [
         ".SH FILES",
         ".TP",
+        "/run/molehill/management.socket",
+        "the daemon's socket: JSON\\-RPC 2.0, one message a line",
+        ".TP",
         "/run/molehill/INTERFACE.sock",
-        "the status socket of a running session: JSON\\-RPC 2.0, one message a line, methods status and watch",
+        "the status socket of a session of molehill run: the same, methods status and watch",
         ".SH SEE ALSO",
         "wg(8), wg\\-quick(8)",
     ]

@@ -38,10 +38,10 @@ def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def state_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --state."""
-    text = "disconnected, connecting, connected, disconnecting or error."
-    return click.option("--state", required=True, metavar="STATE", help=text)(command)
+_STATES = "disconnected, connecting, connected, disconnecting or error."
+state_option = click.option("--state", required=True, metavar="STATE", help=_STATES)
+any_state_option = click.option("--state", metavar="STATE", help=f"{_STATES} Default: the policy in force, as the "
+                                "daemon tells it.")  # fmt: skip
 
 
 def chosen(options: dict[str, Any]) -> dict[str, list[str]]:

@@ -1,50 +1,116 @@
-"""`molehill status`: what a running session says, for people or as JSON."""
+"""`molehill status [listen]`: what the daemon says, or else a session of `molehill run`, for people or as JSON."""
 
 from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from engine.cli import client
+from engine.cli.management import as_fault
+
+if TYPE_CHECKING:
+    from engine.management.schema import Status
 
 _COLOURS = {"connected": "green", "connecting": "yellow", "disconnecting": "yellow", "error": "red"}
 _ENFORCERS = {
     "firewall": "the TUN and nftables (firewall mode)",
-    "vpn-service": "the TUN alone (vpn-service mode; molehill run --firewall for both)",
+    "vpn-service": "the TUN alone (vpn-service mode: molehill profile show linux)",
 }
 
 
 @click.command("status")
-@click.option("--interface", default=None, metavar="NAME", help="Which session, if there are several.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON: one object, with --watch one a line.")
-@click.option("--watch", is_flag=True, help="Go on: show it again at every change.")
-def command(interface: str | None, as_json: bool, watch: bool) -> None:
-    """Show the state of the running session: since when, the policy, the peer, what was let through and dropped.
+@click.argument("listen", type=click.Choice(["listen"]), required=False)
+@click.option("--interface", default=None, metavar="NAME", help="The session of molehill run on this interface.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON: one object, with listen one a line.")
+@click.option("--verbose", "-v", is_flag=True, help="Counters, offloads, and what cannot be blocked, too.")
+def command(listen: str | None, interface: str | None, as_json: bool, verbose: bool) -> None:
+    """Show the state of the tunnel.
 
-    The exit code is 0 when a session answers, 1 when none runs, and with --watch 1 when it ends.
+    Since when, the policy, the peer, and what is wrong. The daemon is asked; where none runs, a session of molehill run
+    in this network namespace. With listen, go on and show it again at every change.
+
+    \b
+    Examples:
+      molehill status -v
+      molehill status listen
+      molehill status --json | jq -r .state
+      molehill status --interface wg0        a session of molehill run, if there are several
+
+    The exit code is 0 when somebody answers, 1 when nobody does, and with listen 1 when the answers end.
     """
-    for number, data in enumerate(client.ask(client.find(interface), "watch" if watch else "status")):
+    for number, data in enumerate(_answers(interface, bool(listen))):
         if number and not as_json:
             click.echo()
-        click.echo(json.dumps(data) if as_json else render(data))
+        click.echo(json.dumps(data) if as_json else render(data, verbose=verbose))
 
 
-def render(data: dict[str, Any]) -> str:
+def _answers(interface: str | None, listen: bool) -> Iterator[dict[str, Any]]:
+    """The status now and, to a listener, at every change."""
+    if interface is None:
+        import msgspec
+
+        from engine.management.client import Client, ManagementError, NotRunning
+        from engine.management.schema import Status, StatusEvent, Subscribe
+
+        try:
+            with Client() as daemon:
+                method, params = ("subscribe", Subscribe()) if listen else ("status", None)
+                yield msgspec.to_builtins(daemon.call(method, params, Status))
+                while listen:
+                    for event in daemon.events():
+                        if isinstance(event, StatusEvent):
+                            yield msgspec.to_builtins(event.status)
+                return
+        except NotRunning:
+            pass
+        except ManagementError as error:
+            raise as_fault(error) from None
+    yield from client.ask(client.find(interface), "watch" if listen else "status")
+
+
+def one_line(status: Status) -> str:
+    """The daemon's status in a few words."""
+    words = status.state
+    to = status.connecting_to or status.endpoint
+    if to and status.state in ("connecting", "connected"):
+        words += f" to {to}"
+        if status.endpoint and status.endpoint != to:
+            words += f" at {status.endpoint}"
+        if status.bridge:
+            words += f" by way of {status.bridge}"
+    if status.state == "connecting":
+        words += f", attempt {status.attempt + 1}" if status.attempt else ""
+        words += f", {status.problem}" if status.problem else ""
+    if status.cause:
+        words += f": {status.cause}"
+    if status.state == "disconnected" and status.blocks:
+        words += ", and everything stays blocked: lockdown is on" if status.always_require_vpn else ", still blocked"
+    return words
+
+
+def render(data: dict[str, Any], *, verbose: bool = False) -> str:
     """The status as text, some lines."""
     state = data["state"]
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(data["since"]))
-    lines = [f"{click.style(state.upper(), fg=_COLOURS.get(state), bold=True)} since {since} ({data['interface']})"]
+    on = f" ({data['interface']})" if data["interface"] else ""
+    lines = [f"{click.style(state.upper(), fg=_COLOURS.get(state), bold=True)} since {since}{on}"]
     if not data["enforced"]:
         warning = f"NOT ENFORCED, TRAFFIC MAY BE LEAKING: {data['failure']}"
         lines.append(click.style(warning, fg="red", bold=True))
-    rows = [("policy", data["policy"]), ("enforced by", _ENFORCERS[data["mode"]])]
+    rows = [("notice", notice) for notice in data.get("notices", ())]
+    rows += [("policy", data["policy"]), ("enforced by", _ENFORCERS.get(data["mode"], data["mode"]))]
     if data["cause"]:
         rows.append(("cause", data["cause"]))
     if state == "connecting":
         rows.append(("attempt", f"{data['attempt'] + 1}" + (f", {data['problem']}" if data["problem"] else "")))
+    if data.get("connecting_to"):
+        rows.append(("server", data["connecting_to"] + (f" at {data['endpoint']}" if data["endpoint"] else "")))
+    if data.get("bridge"):
+        rows.append(("bridge", data["bridge"]))
     if state == "connected":
         rows.append(("verified", f"by {data['verified_by']}"))
     if data["dns"]:
@@ -54,6 +120,24 @@ def render(data: dict[str, Any]) -> str:
         ago = f"{max(0, int(time.time() - shaken))} s ago" if shaken else "never"
         rows.append(("peer", f"{peer['public_key']} at {peer['endpoint'] or 'an unknown endpoint'}"))
         rows.append(("", f"received {size(peer['rx_bytes'])}, sent {size(peer['tx_bytes'])}, last handshake {ago}"))
+    if data["cannot_block"]:
+        rows += _gaps(data, verbose)
+    if verbose:
+        rows += _counters(data)
+    lines += [f"  {name:13} {text}" for name, text in rows]
+    return "\n".join(lines)
+
+
+def _gaps(data: dict[str, Any], verbose: bool) -> list[tuple[str, str]]:
+    """What this mode cannot block: the ids, or each with its sentence."""
+    gaps = data["cannot_block"]
+    if verbose:
+        return [("" if number else "cannot block", f"{gap['id']}: {gap['text']}") for number, gap in enumerate(gaps)]
+    return [("cannot block", f"{', '.join(gap['id'] for gap in gaps)} (molehill profile show {data['profile']})")]
+
+
+def _counters(data: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("mtu", str(data["mtu"]))] if data["mtu"] else []
     if data["verdicts"]:
         rows.append(("verdicts", ", ".join(f"{rule} {v['packets']}" for rule, v in data["verdicts"].items())))
     if data["drops"]:
@@ -61,11 +145,7 @@ def render(data: dict[str, Any]) -> str:
     if data["offloads"]:
         used = [name for name, on in data["offloads"].items() if on]
         rows.append(("offloads", ", ".join(used) or "none"))
-    if data["cannot_block"]:
-        ids = ", ".join(gap["id"] for gap in data["cannot_block"])
-        rows.append(("cannot block", f"{ids} (molehill profile show {data['profile']})"))
-    lines += [f"  {name:13} {text}" for name, text in rows]
-    return "\n".join(lines)
+    return rows
 
 
 def size(count: int) -> str:

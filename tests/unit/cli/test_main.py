@@ -36,7 +36,7 @@ def run(*words: str) -> Result:
 def test_help_teaches_with_examples_and_exit_codes() -> None:
     result = run("--help")
     assert result.exit_code == OK
-    for words in ("Examples:", "Exit codes:", "sudo molehill run", "Shell completion"):
+    for words in ("Examples:", "Exit codes:", "molehill connect --wait", "sudo molehill run", "Shell completion"):
         assert words in result.output
 
 
@@ -96,6 +96,9 @@ def test_a_bad_configuration_is_one_sentence_and_exit_code_2(tmp_path: Path, tex
         (["run", "CONF", "--interface", "much-too-long-a-name"], "15 bytes"),
         (["profile", "show", "beos"], "there is no profile 'beos'"),
         (["dig"], "No such command"),
+        (["conect"], "No such command 'conect': did you mean connect?"),
+        (["tunnel", "imprt"], "No such command 'imprt': did you mean import?"),
+        (["connect", "--wiat"], "--wait"),
         (["run"], "Missing argument"),
     ],
 )
@@ -119,7 +122,7 @@ def test_a_missing_privilege_is_exit_code_3(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_status_without_a_session_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.cli.client.FOLDER", tmp_path)
+    monkeypatch.setenv("MOLEHILL_RUN_DIR", str(tmp_path))
     result = run("status")
     assert (result.exit_code, result.stderr) == (FAILED, "molehill: molehill is not running\n")
     assert run("status", "--interface", "mh9").exit_code == FAILED
