@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,8 @@ from engine.cli.settings import any_state_option, chosen, policy_from, with_sett
 if TYPE_CHECKING:
     from engine.explain.judge import Explanation, Judge
 
-_COLOURS = {"accept": "green", "drop": "red", "reject": "red"}
+_COLOURS = {"accept": "green", "drop": "red", "reject": "red", "packet": None, "difference": "yellow"}
+_BOLD = ("accept", "drop", "reject", "packet")
 
 
 @click.command("explain")
@@ -159,22 +159,10 @@ def as_object(text: str, explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _filled(line: str, indent: int) -> str:
-    return textwrap.fill(line, 100, subsequent_indent=" " * indent, break_on_hyphens=False)
-
-
 def as_text(text: str, explanation: Explanation) -> str:
     """The explanation for people, some lines."""
-    from native.reasons import Reason
+    from engine.explain import text as words
 
-    verdict = click.style(explanation.verdict.upper(), fg=_COLOURS[explanation.verdict], bold=True)
-    lines = [click.style(text, bold=True), f"  {verdict} by {explanation.rule or 'no rule'}: {explanation.what}"]
-    if explanation.reason not in (Reason.NONE, Reason.POLICY):
-        lines.append(f"  {explanation.reason.word}: {explanation.reason.meaning}")
-    lines.append(_filled(f"  {explanation.rule or 'P-0'} says: {explanation.sentence}", 4))
-    for name, it in explanation.backends.items():
-        judged = f"{it.verdict:7} {it.rule or '-':8} " if it.verdict else ""
-        lines.append(_filled(f"    {name:10} {judged}{it.note}".rstrip(), 15))
-    if not explanation.agree:
-        lines.append(click.style("  The backends differ: the note beside the odd one says why.", fg="yellow"))
-    return "\n".join(lines)
+    return words.as_text(
+        text, explanation, lambda piece, what: click.style(piece, fg=_COLOURS[what], bold=what in _BOLD)
+    )

@@ -51,6 +51,7 @@ _SECTIONS = {
     },
     "Other": {
         "run": "engine.cli.run:command",
+        "daemon": "engine.cli.daemon:command",
         "bridge-relay": "engine.cli.bridge_relay:command",
         "completion": "engine.cli.completion:command",
         "version": "engine.cli.version:command",

@@ -95,12 +95,15 @@ def _flag(settings: Settings, name: str) -> bool:
 
 def _endpoint(settings: Settings, name: str) -> Hop | None:
     values = settings.get(name)
-    if not values:
-        return None
+    return endpoint(name, values[-1]) if values else None
+
+
+def endpoint(name: str, value: str) -> Hop:
+    """The endpoint of the setting `name`. ValueError: one sentence."""
     example = "such as 198.51.100.7:51820/udp or [2001:db8::7]:443/tcp"
-    found = re.fullmatch(r"(?:\[([^\]]+)\]|([^\[\]:]+)):(\d+)/(udp|tcp)", values[-1].lower())
+    found = re.fullmatch(r"(?:\[([^\]]+)\]|([^\[\]:]+)):(\d+)/(udp|tcp)", value.lower())
     if found is None:
-        raise ValueError(f"{name}: {values[-1]!r} is no endpoint, {example}")
+        raise ValueError(f"{name}: {value!r} is no endpoint, {example}")
     try:
         return Hop(ip_address(found[1] or found[2]), int(found[3]), Protocol(found[4]))
     except ValueError as error:

@@ -201,7 +201,7 @@ class Status(_Value, frozen=True):
     bridge: str | None  # the first hop in front of it
     verified_by: str
     dns: str
-    mtu: int
+    mtu: int  # of the tunnel; 0: not known yet
     allow_lan: bool
     always_require_vpn: bool
     notices: tuple[str, ...] = ()  # what the user should know: unreadable settings, missing capabilities

@@ -215,6 +215,10 @@ class Session:
             await statuses.aclose()
         raise AssertionError("unreachable")
 
+    async def settled(self) -> None:
+        """Wait until every event so far has been handled to its end."""
+        await self._idle.wait()
+
     def protect(self, sock: socket.socket) -> None:
         """Let this socket's packets go past the tunnel, as the engine's own do. Needs CAP_NET_ADMIN."""
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)

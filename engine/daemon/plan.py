@@ -1,0 +1,149 @@
+"""From what the user has decided to what a session is made of: one configuration, or one a relay in the order to try.
+
+Whatever cannot be (no tunnel chosen, no relay that fits, a name without a known address, a file that cannot be read)
+becomes a configuration without a peer that says why: to connect by it ends in Error, which blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+
+from engine.daemon import relays as relay_list
+from engine.daemon.settings import api_of, dns_of
+from engine.daemon.store import Unreadable
+from engine.daemon.tunnels import Tunnels
+from engine.management.schema import Relay, RelayChoice, RelayList, Settings, TunnelChoice
+from engine.policy import IPAddress
+from engine.service import Configuration
+from engine.service.quick import check_peers, interface_of
+from engine.state import NO_PEER, Cause, CauseKind
+from engine.wg.conf import Conf
+from engine.wg.config import DeviceConfig, HostPort, PeerConfig
+from engine.wg.keys import key_from_base64
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that a plan is made from. `addresses`: of host names, as they were found last; `seed`: of the draw."""
+
+    settings: Settings
+    tunnels: Tunnels
+    relays: RelayList
+    addresses: Mapping[str, IPAddress]
+    seed: bytes
+
+
+class _Impossible(Exception):
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def plan(known: Known, base: Configuration) -> tuple[Configuration, ...]:
+    """At least one configuration. `base` has what this run of the daemon decides: interface and mode."""
+    settings = known.settings
+    base = replace(
+        base,
+        allow_lan=settings.allow_lan,
+        always_require_vpn=settings.always_require_vpn,
+        dns=dns_of(settings),
+        api=api_of(settings),
+    )
+    try:
+        match settings.choice:
+            case TunnelChoice(name):
+                return (_by_tunnel(known, base, name),)
+            case RelayChoice() as choice:
+                return _by_relays(known, base, choice)
+            case None:
+                why = "no tunnel is chosen: molehill tunnel import FILE"
+                raise _Impossible(replace(NO_PEER, detail=why))
+    except _Impossible as impossible:
+        return (replace(base, no_peer=impossible.cause),)
+
+
+def host_names(known: Known) -> frozenset[str]:
+    """The host names whose addresses the plan needs."""
+    choice = known.settings.choice
+    try:
+        return known.tunnels.host_names(choice.name) if isinstance(choice, TunnelChoice) else frozenset()
+    except (KeyError, Unreadable):
+        return frozenset()
+
+
+def _conf(known: Known, name: str) -> Conf:
+    try:
+        return known.tunnels.load(name)
+    except KeyError:
+        raise _Impossible(replace(NO_PEER, detail=f"there is no tunnel {name} any more")) from None
+    except Unreadable as error:
+        raise _Impossible(Cause(CauseKind.START_TUNNEL, str(error))) from None
+
+
+def _by_tunnel(known: Known, base: Configuration, name: str) -> Configuration:
+    conf = _conf(known, name)
+    found: dict[bytes, HostPort | None] = {}
+    for peer in conf.device.peers:
+        if peer.endpoint is not None and peer.endpoint.address is None:
+            address = known.addresses.get(peer.endpoint.host)
+            if address is None:
+                why = f"{peer.endpoint.host} was never found; disconnect, so that it can be looked up, and connect"
+                raise _Impossible(Cause(CauseKind.RESOLVE_ENDPOINT, why))
+            found[peer.public_key] = HostPort(str(address), peer.endpoint.port)
+    return _configuration(known, base, name, conf, conf.device.with_endpoints(found), conf.dns)
+
+
+def _by_relays(known: Known, base: Configuration, choice: RelayChoice) -> tuple[Configuration, ...]:
+    conf = _conf(known, choice.identity)
+    chosen = relay_list.choose(known.relays, choice, known.seed)
+    if not chosen:
+        wanted = [choice.country, choice.city, choice.hostname, "with IPv6" if choice.ip_version == 6 else ""]
+        words = " ".join(word for word in wanted if word)
+        raise _Impossible(Cause(CauseKind.NO_RELAY, f"{words or 'any'}, among {len(known.relays.relays)}"))
+    return tuple(
+        _configuration(
+            known,
+            base,
+            relay.hostname,
+            conf,
+            _device(conf, relay, choice),
+            relay_list.gateways_of(relay) or conf.dns,
+        )
+        for relay in chosen
+    )
+
+
+def _device(conf: Conf, relay: Relay, choice: RelayChoice) -> DeviceConfig:
+    host = relay.ipv6 if choice.ip_version == 6 and relay.ipv6 is not None else relay.ipv4
+    peer = PeerConfig(
+        public_key=key_from_base64(relay.public_key),
+        endpoint=HostPort(host, relay.port),
+        allowed_ips=(ip_network("0.0.0.0/0"), ip_network("::/0")),
+    )
+    return DeviceConfig(private_key=conf.device.private_key, peers=(peer,))
+
+
+def _configuration(
+    known: Known, base: Configuration, name: str, conf: Conf, device: DeviceConfig, gateways: tuple[IPAddress, ...]
+) -> Configuration:
+    try:
+        check_peers(replace(conf, device=device))
+        builder = interface_of(conf).set_session(name).set_interface(base.interface).set_wireguard(device)
+        for gateway in gateways:
+            builder.add_gateway(gateway)
+        if known.settings.mtu is not None:
+            builder.set_mtu(known.settings.mtu)
+        made = builder.set_firewall(base.firewall).configuration()
+    except ValueError as error:
+        raise _Impossible(Cause(CauseKind.START_TUNNEL, f"{name}: {error}")) from None
+    return replace(
+        base,
+        wireguard=made.wireguard,
+        session=made.session,
+        addresses=made.addresses,
+        routes=made.routes,
+        gateways=made.gateways,
+        mtu=made.mtu,
+    )
