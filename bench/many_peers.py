@@ -1,6 +1,6 @@
 """Many peers, many handshakes: what a server with 10,000 or 100,000 peers costs, and what a flood does to it.
 
-    python -m bench.many_peers [--peers 10000 100000] [--rounds 3] [--seconds 3] [--command 'molehill-wg -f {iface}'] [--json FILE]
+    python -m bench.many_peers [--peers 10000 100000] [--rounds 3] [--seconds 3] [--command COMMAND] [--json FILE]
 
 Two namespaces joined by a veth; the engine under test is in `b`, the client (molehill-wg) in `a`. For each number of
 peers, in the order of events: memory before and after the configuration is loaded (per peer, everything) -> `wg show
@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.endtoend import iperf3
+from bench.endtoend.measurements import iperf3
 from engine.wg.cookie import CookieGenerator
 from engine.wg.keys import key_from_base64, key_to_base64
 from engine.wg.noise import Identity, Initiator, transcript_to
@@ -118,7 +118,7 @@ def outside(ns: Namespace) -> Iterator[socket.socket]:
 
 
 def handshakes(lab: Lab, server: Server) -> dict[str, float]:
-    """Responses a second, and by CPU second of the engine; each initiation is sent when the one 100 before is answered."""
+    """Responses a second, and by CPU second of the engine. At most 100 initiations wait for their answers."""
     messages = initiations(server)
     answered = 0
     with outside(lab["a"]) as sock:
