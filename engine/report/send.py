@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -106,8 +107,9 @@ def _post(body: bytes, endpoint: Endpoint, name: str, context: ssl.SSLContext) -
             "Connection": "close",
         }
         connection.request("POST", _PATH, body, headers)
-        answer = connection.getresponse()
-        if answer.status >= 500:
-            raise _Later(f"it answered {answer.status}")
-        if not 200 <= answer.status < 300:
-            raise SendError(f"the API refused the report: it answered {answer.status}")
+        with closing(connection.getresponse()) as answer:
+            status = answer.status
+    if status >= 500:
+        raise _Later(f"it answered {status}")
+    if not 200 <= status < 300:
+        raise SendError(f"the API refused the report: it answered {status}")

@@ -14,7 +14,6 @@
 #include <stdatomic.h>
 
 #include "allowedips.h"
-#include "bucket.h"
 #include "counters.h"
 #include "guard.h"
 #include "icmp.h"
@@ -83,7 +82,7 @@ typedef struct {
     mh_datapath *d;
     _Atomic uint64_t epoch; /* odd: in a turn */
     mh_fragments *fragments;
-    mh_bucket answers, cookies;
+    mh_bucket answers;
     mh_work work;
     uint8_t *read, *wire, *receive, *scratch;
     mh_burst burst;

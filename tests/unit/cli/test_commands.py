@@ -95,7 +95,7 @@ def test_wait_says_so_when_the_daemon_ends_meanwhile(daemon: FakeDaemon) -> None
     assert (result.exit_code, result.stderr) == (FAILED, "molehill: the daemon has closed the connection\n")
 
 
-def test_err3_connected_without_enforcement_is_no_success(daemon: FakeDaemon) -> None:
+def test_connected_without_enforcement_is_no_success(daemon: FakeDaemon) -> None:
     daemon.course = [replace(CONNECTED, enforced=False, failure="nftables refused")]
     result = run("connect", "--wait")
     assert result.exit_code == FAILED
