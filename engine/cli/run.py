@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -15,6 +16,7 @@ import click
 from engine.cli.main import BAD_INPUT, FAILED, OK, Fault
 
 if TYPE_CHECKING:
+    from engine.bridge import BridgeSettings
     from engine.host import SystemDns
     from engine.service import Builder, Session
     from engine.wg.conf import Conf
@@ -49,6 +51,12 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic only since
 @click.option("--always-require-vpn", is_flag=True, help="Go on blocking after the disconnect, until molehill unblock.")
 @click.option("--firewall", is_flag=True, help="Enforce by nftables too: inbound packets, sockets bound to a device, "
               "multicast. Without it: at the TUN alone.")  # fmt: skip
+@click.option("--bridge", metavar="KIND:ADDR:PORT", help="Reach the server by way of a bridge: udp-over-tcp:ADDR:PORT "
+              "or shadowsocks:ADDR:PORT.")  # fmt: skip
+@click.option("--bridge-password-file", type=click.Path(path_type=Path), metavar="FILE",
+              help="The Shadowsocks bridge's password, in a file that its owner alone can read.")  # fmt: skip
+@click.option("--bridge-cipher", metavar="NAME", default="chacha20-ietf-poly1305", show_default=True,
+              help="The Shadowsocks bridge's cipher: this one or aes-256-gcm.")  # fmt: skip
 @click.option("--interface", metavar="NAME", help="The TUN's name. Default: CONF's name without .conf.")
 @click.option("--json", "as_json", is_flag=True, help="Tell each change of state as a line of JSON.")
 @click.option("--verbose", "-v", is_flag=True, help="Tell what happens inside, on standard error.")
@@ -60,6 +68,9 @@ def command(
     gateway: IPv4Address | IPv6Address | None,
     always_require_vpn: bool,
     firewall: bool,
+    bridge: str | None,
+    bridge_password_file: Path | None,
+    bridge_cipher: str,
     interface: str | None,
     as_json: bool,
     verbose: bool,
@@ -77,6 +88,7 @@ def command(
       sudo molehill run /etc/wireguard/se1.conf
       sudo molehill run se1.conf --firewall
       sudo molehill run se1.conf --dns 9.9.9.9 --gateway 10.64.0.1
+      sudo molehill run se1.conf --bridge udp-over-tcp:203.0.113.9:443
       sudo molehill run se1.conf --json | jq -r .state
     """
     from engine.cli.require import require_firewall, require_privilege
@@ -90,12 +102,14 @@ def command(
         builder.add_dns_server(server)
     for inside in dict.fromkeys((*([gateway] if gateway else []), *parsed.dns)):
         builder.add_gateway(inside)
+    if bridge is not None:
+        builder.set_bridge(_bridge(bridge, bridge_password_file, bridge_cipher))
     builder.set_allow_lan(allow_lan).set_always_require_vpn(always_require_vpn).set_firewall(firewall)
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="molehill: %(message)s")
     require_privilege()
     if firewall:
         require_firewall()
-    for notice in _ignored(parsed, firewall):
+    for notice in _ignored(parsed, firewall, bridge is not None):
         click.echo(f"molehill: {conf}: {notice}", err=True)
 
     import uvloop
@@ -143,7 +157,32 @@ def _builder(path: Path, conf: Conf, profile: str, interface: str) -> Builder:
     return builder
 
 
-def _ignored(conf: Conf, firewall: bool) -> list[str]:
+def _bridge(text: str, password_file: Path | None, cipher: str) -> BridgeSettings:
+    from engine.bridge import BridgeSettings, Cipher
+
+    if cipher not in list(Cipher):
+        raise Fault(f"there is no cipher {cipher!r}: use {' or '.join(Cipher)}", BAD_INPUT)
+    password = _password(password_file) if password_file is not None else ""
+    try:
+        return BridgeSettings.parse(text, password, Cipher(cipher))
+    except ValueError as error:
+        raise Fault(f"--bridge: {error}", BAD_INPUT) from None
+
+
+def _password(path: Path) -> str:
+    """The first line of a file that nobody but its owner can read."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise Fault(f"{path}: others can read the password: chmod 600 {path}", BAD_INPUT)
+            return file.readline().rstrip("\r\n")
+    except OSError as error:
+        raise Fault(f"{path}: {error.strerror}", BAD_INPUT) from None
+    except UnicodeDecodeError:
+        raise Fault(f"{path}: the password is not text in UTF-8", BAD_INPUT) from None
+
+
+def _ignored(conf: Conf, firewall: bool, bridge: bool) -> list[str]:
     """What wg-quick would do with the file and this command does not: one sentence each."""
     notices = []
     hooks = {"PreUp": conf.pre_up, "PostUp": conf.post_up, "PreDown": conf.pre_down, "PostDown": conf.post_down}
@@ -155,8 +194,9 @@ def _ignored(conf: Conf, firewall: bool) -> list[str]:
         notices.append(f"the search domain {conf.dns_search[0]} in DNS is ignored: only servers are set")
     if conf.device.fwmark:
         notices.append("FwMark is ignored: molehill uses its own")
-    if firewall and sum(peer.endpoint is not None for peer in conf.device.peers) > 1:
-        notices.append("the firewall lets the first peer with an Endpoint be reached, the others not")
+    if (firewall or bridge) and sum(peer.endpoint is not None for peer in conf.device.peers) > 1:
+        by = "bridge" if bridge else "firewall"
+        notices.append(f"the {by} lets the first peer with an Endpoint be reached, the others not")
     return notices
 
 

@@ -18,6 +18,7 @@ from ipaddress import (
 )
 from typing import TYPE_CHECKING, Any
 
+from engine.bridge import BridgeSettings
 from engine.host import DEFAULT_ROUTES, Capture, SystemDns
 from engine.policy import MARK, Hop, IPAddress, IPNetwork, Platform, Policy, Protocol, State, Tunnel, nets
 from engine.service.profiles import PROFILES, Gap, Profile
@@ -36,17 +37,21 @@ DEFAULT_MTU = 1420
 MIN_MTU = 1280  # IPv6 (RFC 8200, section 5)
 
 # What a relay's alternative may have of its own; the rest is the session's, or the user's.
-_OF_A_RELAY = frozenset(("wireguard", "session", "addresses", "routes", "gateways", "mtu", "underlying_network"))
+_OF_A_RELAY = frozenset(
+    ("wireguard", "bridge", "session", "addresses", "routes", "gateways", "mtu", "underlying_network")
+)
 
 
 @dataclass(frozen=True)
 class Configuration:
     """All that a session is made of. `wireguard` has literal endpoints: names are looked up before.
 
-    `mtu` None: from the route to the first hop. `no_peer` is told where a connect finds no peer.
+    `bridge`: the first hop instead of the VPN server. `mtu` None: from the route to the first hop. `no_peer` is told
+    where a connect finds no peer.
     """
 
     wireguard: DeviceConfig = field(default_factory=DeviceConfig)
+    bridge: BridgeSettings | None = None
     session: str = "molehill"
     interface: str = "mh0"
     profile: Profile = PROFILES["linux"]
@@ -89,7 +94,10 @@ class Configuration:
         hop = None
         if self.peer is not None and self.peer.endpoint is not None and self.peer.endpoint.address is not None:
             hop = Hop(self.peer.endpoint.address, self.peer.endpoint.port, Protocol.UDP)
-        return Candidate(peer=hop, tunnel=self.tunnel, generation=generation)
+        bridge = None
+        if self.bridge is not None:
+            bridge = Hop(self.bridge.ip, self.bridge.port, Protocol(self.bridge.transport))
+        return Candidate(peer=hop, bridge=bridge, tunnel=self.tunnel, generation=generation)
 
     def settings(self, *candidates: Candidate) -> Settings:
         """What the state machine decides by; without candidates this relay is the only one."""
@@ -111,7 +119,7 @@ class Configuration:
 
     def same_tunnel(self, other: Configuration) -> bool:
         """Whether going from one to the other leaves keys, peers and device as they are."""
-        names = ("wireguard", "mtu", "routes", "underlying_network", "allowed_uids", "disallowed_uids")
+        names = ("wireguard", "bridge", "mtu", "routes", "underlying_network", "allowed_uids", "disallowed_uids")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
     def capture(self, policy: Policy, mtu: int = DEFAULT_MTU) -> Capture:
@@ -170,6 +178,10 @@ class Builder:
         if config.private_key is None:
             raise ValueError("PrivateKey is missing")
         return self._with(wireguard=replace(config, fwmark=MARK))
+
+    def set_bridge(self, bridge: BridgeSettings | None) -> Builder:
+        """Reach the VPN server by way of this bridge alone (CON-1); None: directly."""
+        return self._with(bridge=bridge)
 
     def add_address(self, address: str | IPInterface) -> Builder:
         """An address of the tunnel, with or without a prefix length ("10.64.0.2/32")."""

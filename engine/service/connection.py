@@ -1,18 +1,21 @@
 """`Connection`: make the tunnel, prove that it carries traffic, and watch it while it does.
 
-An attempt: forget every former session -> keys and peers -> ping the gateway through the tunnel, which starts the
-handshake; its answer proves the whole way. Without a gateway the handshake has to do. Once connected, `Monitor` says
-when to look and when to ping. What comes of it are events for the state machine, handed to `post`.
+An attempt: forget every former session -> open the bridge, if there is one -> keys and peers -> ping the gateway
+through the tunnel, which starts the handshake; its answer proves the whole way. Without a gateway the handshake has to
+do. Once connected, `Monitor` says when to look and when to ping. What comes of it are events for the state machine,
+handed to `post`. A bridge lives as long as its attempt and the tunnel that came of it; if it is lost, so is the tunnel.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
 from engine import state
+from engine.bridge import Bridge, BridgeError, BridgeSettings, open_bridge
 from engine.policy import MARK, IPAddress
 from engine.service.builder import Configuration, peer_for, source_for
 from engine.service.monitor import Action, Monitor
@@ -20,11 +23,12 @@ from engine.service.ports import TunnelPort
 from engine.state import Cause, CauseKind
 from engine.tunnel.clock import now
 from engine.tunnel.events import HandshakeCompleted, HandshakeGivenUp, TunnelEvent, Unanswered
-from engine.wg.config import DeviceConfig
+from engine.wg.config import DeviceConfig, HostPort
 
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 1.0  # between two pings while connecting
+_LOOPBACK = "lo"
 SILENT = DeviceConfig(fwmark=MARK)  # no key, no peer: nothing is sent, nothing is answered
 
 
@@ -38,6 +42,8 @@ class Connection:
         self._monitor: Monitor | None = None
         self._look = asyncio.Event()
         self._handshake = asyncio.Event()
+        self._bridge: Bridge | None = None
+        self._bridge_drops: Counter[str] = Counter()  # of the former ones
         self.verified_by = ""
         self.problem = ""  # why the last attempt came to nothing, for the user
 
@@ -52,16 +58,28 @@ class Connection:
 
     async def watch(self, tunnel: TunnelPort, configuration: Configuration) -> None:
         """Watch the tunnel from now on; post TunnelDown when it is lost."""
-        await self.end()
+        await self._end_task()
         self._task = asyncio.create_task(self._watch(tunnel, configuration), name="watch")
 
     async def end(self) -> None:
-        """End what is at work. The tunnel itself is left as it is."""
+        """End what is at work, and close the bridge. The tunnel itself is left as it is."""
+        await self._end_task()
+        if self._bridge is not None:
+            self._bridge_drops = self.bridge_drops
+            self._bridge.close()
+            self._bridge = None
+
+    async def _end_task(self) -> None:
         task, self._task, self._monitor = self._task, None, None
         if task is not None:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+    @property
+    def bridge_drops(self) -> Counter[str]:
+        """Datagrams lost in bridges so far, by reason; no reason without a loss."""
+        return self._bridge_drops + Counter(self._bridge.drops if self._bridge is not None else {})
 
     def tunnel_event(self, event: TunnelEvent, configuration: Configuration) -> None:
         """Take what the tunnel says about the VPN server."""
@@ -86,11 +104,18 @@ class Connection:
             async with asyncio.timeout(timeout):
                 await tunnel.configure(SILENT)
                 self._handshake.clear()
-                tunnel.bind_to(configuration.underlying_network or "")
-                await tunnel.configure(configuration.wireguard)
+                if configuration.bridge is None:
+                    tunnel.bind_to(configuration.underlying_network or "")
+                    await tunnel.configure(configuration.wireguard)
+                else:
+                    tunnel.bind_to(_LOOPBACK)  # the engine's own datagrams go to the bridge and nowhere else
+                    await tunnel.configure(await self._open_bridge(tunnel, configuration, configuration.bridge))
                 await self._verify(tunnel, configuration)
         except TimeoutError:
             self.problem = self._what_is_missing(configuration)
+            self._post(state.TunnelDown(self.problem))
+        except BridgeError as error:
+            self.problem = str(error)
             self._post(state.TunnelDown(self.problem))
         except Exception as error:  # a port that is taken, an interface that is not there
             log.debug("the attempt failed", exc_info=True)
@@ -99,10 +124,42 @@ class Connection:
             self.problem = ""
             self._post(state.TunnelUp())
 
+    async def _open_bridge(
+        self, tunnel: TunnelPort, configuration: Configuration, bridge: BridgeSettings
+    ) -> DeviceConfig:
+        """Open the bridge: the configuration in which its near end stands for the VPN server. BridgeError.
+
+        The other peers have no endpoint then: nothing goes to any server directly (CON-1).
+        """
+        config, server = configuration.wireguard, configuration.peer
+        assert server is not None
+        assert server.endpoint is not None
+        assert server.endpoint.address is not None
+        self._bridge = await open_bridge(
+            bridge,
+            (server.endpoint.address, server.endpoint.port),
+            engine_port=config.listen_port or tunnel.status().listen_port,
+            mark=MARK,
+            device=configuration.underlying_network or "",
+            on_lost=self._bridge_lost,
+        )
+        near = HostPort("127.0.0.1", self._bridge.port)
+        ends: dict[bytes, HostPort | None] = {peer.public_key: None for peer in config.peers}
+        return config.with_endpoints({**ends, server.public_key: near})
+
+    def _bridge_lost(self, why: str) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self.problem = why
+        self._post(state.TunnelDown(why))
+
     def _what_is_missing(self, configuration: Configuration) -> str:
         peer = configuration.peer
         if not self._handshake.is_set():
-            return f"no answer from {peer.endpoint if peer is not None else 'the peer'}: wrong address, key or network?"
+            text = f"no answer from {peer.endpoint if peer is not None else 'the peer'}"
+            if configuration.bridge is not None:
+                text += f" by way of the bridge {configuration.bridge}"
+            return f"{text}: wrong address, key or network?"
         return f"the peer answers, but {_gateway(configuration)} does not answer a ping: is it the gateway?"
 
     async def _verify(self, tunnel: TunnelPort, configuration: Configuration) -> None:

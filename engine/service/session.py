@@ -122,7 +122,10 @@ class Session:
         tunnel = self._enforcement.tunnel
         resolvers = self._dns.describe() if self._dns is not None else ""
         facts = tunnel.status() if tunnel is not None else None
-        return as_data(self._status, self._configuration, facts, resolvers, self._connection.verified_by)
+        connection = self._connection
+        return as_data(
+            self._status, self._configuration, facts, resolvers, connection.verified_by, connection.bridge_drops
+        )
 
     async def start(self, connecting: bool = True) -> None:
         """Take the place. Raises Unavailable; then nothing has changed.
@@ -378,11 +381,16 @@ class Session:
             return
         try:
             route = await within("the kernel's routing", self._host.route_mtu(first_hop.ip, MARK))
-            mtu = max(MIN_MTU, min(route, 65535) - _OUTER_OVERHEAD)
+            mtu = max(MIN_MTU, min(route, 65535) - _OUTER_OVERHEAD - self._bridge_overhead())
         except Exception as error:
             log.warning("the MTU of the way to %s is not known: %s", first_hop.ip, error)
             mtu = DEFAULT_MTU
         await self._enforcement.set_mtu(mtu, self._machine.situation.policy, self._configuration)
+
+    def _bridge_overhead(self) -> int:
+        """What the bridge adds to each packet, in bytes."""
+        peer, bridge = self._machine.situation.policy.peer, self._configuration.bridge
+        return bridge.overhead(peer.ip) if bridge is not None and peer is not None else 0
 
     # The system's resolvers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +49,10 @@ def as_data(
     tunnel: TunnelStatus | None,
     dns: str,
     verified_by: str,
+    bridge_drops: Counter[str],
 ) -> dict[str, Any]:
     """Everything for `status --json`: times in seconds since 1970, sizes in bytes."""
-    machine = status.machine
+    machine, server = status.machine, configuration.peer
     data: dict[str, Any] = {
         "session": configuration.session,
         "interface": configuration.interface,
@@ -69,19 +71,22 @@ def as_data(
         "verified_by": verified_by,
         "dns": dns,
         "cannot_block": [{"id": gap.id, "text": gap.text} for gap in configuration.cannot_block],
+        "bridge": str(configuration.bridge) if configuration.bridge is not None else None,
         "mtu": configuration.mtu,
         "peers": [],
         "verdicts": {},
-        "drops": {},
+        "drops": dict(bridge_drops),
         "offloads": {},
     }
     if tunnel is not None:
+        # With a bridge the datapath's end is the bridge's near one: no news for anybody.
+        ends = {server.public_key: server.endpoint} if server is not None and configuration.bridge is not None else {}
         data["mtu"] = tunnel.mtu
         data["listen_port"] = tunnel.listen_port
         data["peers"] = [
             {
                 "public_key": key_to_base64(peer.public_key),
-                "endpoint": str(peer.endpoint) if peer.endpoint is not None else None,
+                "endpoint": str(ends.get(peer.public_key) or peer.endpoint or "") or None,
                 "last_handshake": peer.last_handshake_ns / 1e9 or None,
                 "rx_bytes": peer.rx_bytes,
                 "tx_bytes": peer.tx_bytes,
@@ -91,6 +96,6 @@ def as_data(
         data["verdicts"] = {
             count.rule: {"packets": count.packets, "bytes": count.bytes} for count in tunnel.verdicts if count.packets
         }
-        data["drops"] = {reason.word: count for reason, count in tunnel.drops.items() if count}
+        data["drops"] = dict(+(bridge_drops + Counter({reason.word: n for reason, n in tunnel.drops.items()})))
         data["offloads"] = dict(tunnel.offloads)
     return data

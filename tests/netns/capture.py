@@ -6,6 +6,7 @@ a frame is named by `judge` after the few things a blocking device may still sen
     arp, ndp, dhcp      the local link's own traffic (policy ids NDP-*, DHCP*)
     mld                 group membership reports the kernel makes itself, hop limit 1
     wireguard           a well-formed WireGuard message to a relay endpoint
+    bridge              anything to the bridge's endpoint by its protocol, if there is a bridge
     lan                 private and multicast destinations (LAN-1, LAN-2) but DNS: fine with "allow LAN" on
     clear               everything else
 
@@ -66,15 +67,19 @@ def is_wireguard(payload: bytes) -> bool:
     return payload[0] == 4 or {1: 148, 2: 92, 3: 64}.get(payload[0]) == len(payload)
 
 
-def judge(frame: bytes, relays: Iterable[tuple[str, int]]) -> tuple[str, str]:
+Bridge = tuple[str, str, int]
+"""A bridge's protocol ("tcp" or "udp"), address and port."""
+
+
+def judge(frame: bytes, relays: Iterable[tuple[str, int]], bridge: Bridge | None = None) -> tuple[str, str]:
     """The name of a frame (see above) and one readable line about it. What cannot be parsed is `clear`."""
     try:
-        return _judge(frame, set(relays))
+        return _judge(frame, set(relays), bridge)
     except (dpkt.Error, ValueError, AttributeError) as error:
         return "clear", f"unreadable frame of {len(frame)} bytes ({error})"
 
 
-def _judge(frame: bytes, relays: set[tuple[str, int]]) -> tuple[str, str]:
+def _judge(frame: bytes, relays: set[tuple[str, int]], bridge: Bridge | None) -> tuple[str, str]:
     ethernet: Any = dpkt.ethernet.Ethernet(frame)
     packet = ethernet.data
     if isinstance(packet, dpkt.arp.ARP):
@@ -92,11 +97,15 @@ def _judge(frame: bytes, relays: set[tuple[str, int]]) -> tuple[str, str]:
         line = f"UDP {way} ports {inner.sport} -> {inner.dport}, {len(inner.data)} bytes"
         if (str(target), inner.dport) in relays and is_wireguard(bytes(inner.data)):
             return "wireguard", line
+        if ("udp", str(target), inner.dport) == bridge:
+            return "bridge", line
         if (inner.sport, inner.dport) in {(68, 67), (546, 547)}:
             return "dhcp", line
         return ("lan" if lan and inner.dport != 53 else "clear"), line
     if isinstance(inner, dpkt.tcp.TCP):
         line = f"TCP {way} ports {inner.sport} -> {inner.dport}"
+        if ("tcp", str(target), inner.dport) == bridge:
+            return "bridge", line
         return ("lan" if lan and inner.dport != 53 else "clear"), line
     if isinstance(inner, dpkt.icmp6.ICMP6):
         line = f"ICMPv6 {inner.type} {way}"
@@ -111,9 +120,12 @@ def _judge(frame: bytes, relays: set[tuple[str, int]]) -> tuple[str, str]:
 class Capture:
     """Collects what the device sends, as seen at `interface` of `ns`."""
 
-    def __init__(self, ns: Namespace, interface: str, relays: Iterable[tuple[str, int]]) -> None:
+    def __init__(
+        self, ns: Namespace, interface: str, relays: Iterable[tuple[str, int]], bridge: Bridge | None = None
+    ) -> None:
         self.frames: list[Frame] = []
         self._relays = set(relays)
+        self._bridge = bridge
         with ns.entered():
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         # Room for everything a burst can bring: a frame lost by the witness would be a leak unseen.
@@ -140,7 +152,7 @@ class Capture:
                 return
             if address[2] == _OUTGOING:
                 continue
-            kind, line = judge(data, self._relays)
+            kind, line = judge(data, self._relays, self._bridge)
             self.frames.append(Frame(time.monotonic(), kind, line, data))
 
     def flush(self) -> None:

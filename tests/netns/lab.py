@@ -249,6 +249,7 @@ LAN_HOST4, LAN_HOST6 = LAN4 + "20", "fd77::20"
 RELAY4, RELAY6, RELAY_PORT = "198.51.100.10", "2001:db8:100::10", 51820
 WEB4, WEB6 = "203.0.113.80", "2001:db8:80::80"
 RESOLVER4, RESOLVER6 = "203.0.113.53", "2001:db8:80::53"
+BRIDGE4, BRIDGE6 = "203.0.113.90", "2001:db8:80::90"
 TUNNEL4, TUNNEL6 = "10.64.0.2", "fc00:64::2"
 GATEWAY4, GATEWAY6 = "10.64.0.1", "fc00:64::1"
 
@@ -280,7 +281,8 @@ def world() -> Lab:
         addresses(isp, "up0", "192.0.2.1/30", "2001:db8:2::1/64")
         addresses(internet, "isp0", "192.0.2.2/30", "2001:db8:2::2/64")
         addresses(internet, "rel0", "198.51.100.1/24", "2001:db8:100::1/64")
-        addresses(internet, "lo", *(f"{a}/32" for a in (WEB4, RESOLVER4)), *(f"{a}/128" for a in (WEB6, RESOLVER6)))
+        addresses(internet, "lo", *(f"{a}/32" for a in (WEB4, RESOLVER4, BRIDGE4)))
+        addresses(internet, "lo", *(f"{a}/128" for a in (WEB6, RESOLVER6, BRIDGE6)))
         addresses(relay, "eth0", RELAY4 + "/24", RELAY6 + "/64")
         for ns, hop4, hop6 in (
             (device, ISP4, ISP6),

@@ -35,7 +35,9 @@ from tests.netns.lab import Process, wait_until, world
 from tests.netns.probes import BIG, Attempt, Drizzle, Probe, bound_as_nobody, cast, dns, ping, run_all, tcp, udp
 
 RELAYS = {"molehill": MOLEHILL, "wireguard-go": WIREGUARD_GO}
-ALLOWED = {"arp", "ndp", "dhcp", "mld", "wireguard"}
+ALLOWED = {"arp", "ndp", "dhcp", "mld", "wireguard", "bridge"}
+BRIDGE_PORTS = {"udp-over-tcp": ("tcp", 443), "shadowsocks": ("udp", 8388)}
+BRIDGE_PASSWORD = "correct horse battery staple"
 
 
 class Seen(StrEnum):
@@ -157,9 +159,12 @@ class Walk:
         profile: str = "",
         allow_lan: bool = False,
         firewall: bool = False,
+        bridge: str = "",
         progress: Callable[[str], None] = print,
     ) -> None:
         self.allow_lan, self.profile, self.progress, self.firewall = allow_lan, profile, progress, firewall
+        self.bridge = bridge
+        self.bridge_end: Process | None = None
         self.lab = world()
         self.servers = servers.Servers()
         self.capture: Capture | None = None
@@ -182,10 +187,37 @@ class Walk:
             ):
                 self.servers.add(self.lab[role], *addresses)
             self.servers.start()
-            self.capture = Capture(self.lab["isp"], "dev0", [(lab.RELAY4, lab.RELAY_PORT)])
+            if bridge:
+                self.start_bridge()
+                protocol, port = BRIDGE_PORTS[bridge]
+                self.capture = Capture(self.lab["isp"], "dev0", [], (protocol, lab.BRIDGE4, port))
+            else:
+                self.capture = Capture(self.lab["isp"], "dev0", [(lab.RELAY4, lab.RELAY_PORT)])
         except BaseException:
             self.close()
             raise
+
+    def start_bridge(self, cipher: str = "chacha20-ietf-poly1305") -> None:
+        """Start the far end of the bridge, on the internet: our own relay, or shadowsocks-libev's server."""
+        internet, (protocol, port) = self.lab["internet"], BRIDGE_PORTS[self.bridge]
+        if self.bridge == "udp-over-tcp":
+            words = ["--listen", f"{lab.BRIDGE4}:{port}", "--to", f"{lab.RELAY4}:{lab.RELAY_PORT}"]
+            self.bridge_end = self.lab.start(internet, "molehill", "bridge-relay", self.bridge, *words)
+        else:
+            words = ["-s", lab.BRIDGE4, "-p", str(port), "-k", BRIDGE_PASSWORD, "-m", cipher, "-U"]
+            self.bridge_end = self.lab.start(internet, "ss-server", *words)
+        flag = {"tcp": "-Hltn", "udp": "-Hlun"}[protocol]
+        wait_until(lambda: lab.BRIDGE4 in internet.sh("ss", flag, f"sport = :{port}"), 15, f"the bridge {self.bridge}")
+
+    def bridge_options(self, port: int = 0, password: str = BRIDGE_PASSWORD) -> list[str]:
+        """What `molehill run` has to be told of the bridge; another port or password: a wrong one."""
+        options = ["--bridge", f"{self.bridge}:{lab.BRIDGE4}:{port or BRIDGE_PORTS[self.bridge][1]}"]
+        if self.bridge == "shadowsocks":
+            secret = self.lab.dir / "bridge-password"
+            secret.touch(mode=0o600)
+            secret.write_text(password + "\n")
+            options += ["--bridge-password-file", str(secret)]
+        return options
 
     # The device's own tunnel: `molehill run`, asked for its state by `molehill status`.
 
@@ -212,6 +244,8 @@ class Walk:
         options = (*options, *(["--profile", self.profile] if self.profile else []))
         options = (*options, *(["--allow-lan"] if self.allow_lan else []))
         options = (*options, *(["--firewall"] if self.firewall else []))
+        if self.bridge and "--bridge" not in options:
+            options = (*options, *self.bridge_options())
         self.run = self.lab.start(self.lab["device"], "molehill", "run", str(conf), "--json", *options)
 
     def status(self) -> dict[str, object]:
