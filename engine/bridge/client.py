@@ -19,7 +19,7 @@ from typing import Protocol
 from engine.bridge.datagrams import Datagrams, local_socket, outward_socket
 from engine.bridge.settings import BridgeError, BridgeSettings, IPAddress, Kind
 from engine.bridge.shadowsocks import SALT_BYTES, Packets
-from engine.bridge.stream import BURSTS_PER_WAKEUP, Stream
+from engine.bridge.stream import Stream
 
 
 class Bridge(Protocol):
@@ -125,18 +125,11 @@ class _PacketBridge:
             sock.close()
 
     def _outwards(self) -> None:
-        for _ in range(BURSTS_PER_WAKEUP):
-            burst = self._local.receive()
-            if burst is None:
-                return
-            self._unsent += self._outward.send([self._packets.seal(each, os.urandom(SALT_BYTES)) for each in burst])
+        burst = self._local.receive()
+        self._unsent += self._outward.send([self._packets.seal(each, os.urandom(SALT_BYTES)) for each in burst])
 
     def _inwards(self) -> None:
-        for _ in range(BURSTS_PER_WAKEUP):
-            burst = self._outward.receive()
-            if burst is None:
-                return
-            opened = [self._packets.open(each) for each in burst]
-            whole = [each for each in opened if each]
-            self._refused += len(burst) - len(whole)
-            self._unsent += self._local.send(whole)
+        burst = self._outward.receive()
+        opened = [datagram for packet in burst if (datagram := self._packets.open(packet))]
+        self._refused += len(burst) - len(opened)
+        self._unsent += self._local.send(opened)

@@ -19,7 +19,8 @@ _UDP_SEGMENT, _UDP_GRO = 103, 104
 _SO_MARK = 36
 _SO_FORCE = ((32, socket.SO_SNDBUF), (33, socket.SO_RCVBUF))  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT = 10, 23, 0
-_MAX_SEGMENTS, _MAX_BURST = 64, 65000
+_MAX_SEGMENTS, _MAX_SEND = 64, 65000
+_CALLS_PER_BURST, _BURST_BYTES = 64, 128 << 10
 _MAX_PACKET = 65536
 _CANNOT_SEGMENT = (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP)
 
@@ -84,18 +85,24 @@ class Datagrams:
         port: int = self._socket.getsockname()[1]
         return port
 
-    def receive(self) -> list[bytes] | None:
-        """What one system call gives, None when nothing waits. An error that was waiting (ICMP) is nothing at all."""
-        try:
-            data, options, _, _ = self._socket.recvmsg(_MAX_PACKET, socket.CMSG_SPACE(4))
-        except BlockingIOError:
-            return None
-        except OSError:
-            return []
-        size = next((struct.unpack("i", value)[0] for _, kind, value in options if kind == _UDP_GRO), 0)
-        if not 0 < size < len(data):
-            return [data] if data else []
-        return [data[at : at + size] for at in range(0, len(data), size)]
+    def receive(self) -> list[bytes]:
+        """What waits, up to a burst; the event loop calls again if more does."""
+        found: list[bytes] = []
+        octets = 0
+        for _ in range(_CALLS_PER_BURST):
+            try:
+                data, options, _, _ = self._socket.recvmsg(_MAX_PACKET, socket.CMSG_SPACE(4))
+            except BlockingIOError:
+                break
+            except OSError:  # an ICMP error that was waiting: nothing at all
+                continue
+            size = next((struct.unpack("i", value)[0] for _, kind, value in options if kind == _UDP_GRO), 0)
+            size = size or len(data) or 1
+            found += [data[at : at + size] for at in range(0, len(data), size)]
+            octets += len(data)
+            if octets >= _BURST_BYTES:
+                break
+        return found
 
     def send(self, datagrams: Sequence[bytes | memoryview]) -> int:
         """Send them, in order; how many the kernel did not take, which are lost."""
@@ -128,7 +135,7 @@ def _runs(datagrams: Sequence[bytes | memoryview]) -> Iterator[Sequence[bytes | 
     begin = 0
     while begin < len(datagrams):
         size = len(datagrams[begin])
-        end, most = begin + 1, begin + max(1, min(_MAX_SEGMENTS, _MAX_BURST // max(1, size)))
+        end, most = begin + 1, begin + max(1, min(_MAX_SEGMENTS, _MAX_SEND // max(1, size)))
         while end < min(most, len(datagrams)) and len(datagrams[end]) == size:
             end += 1
         if end < min(most, len(datagrams)) and 0 < len(datagrams[end]) < size:

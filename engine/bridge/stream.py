@@ -1,6 +1,6 @@
 """`Stream`: datagrams between one UDP socket and one TCP connection, in either end of a UDP-over-TCP bridge.
 
-Order of events: both sockets are connected -> `start()` -> whatever one has is carried to the other, some bursts a
+Order of events: both sockets are connected -> `start()` -> whatever one has is carried to the other, a burst a
 wake-up, so that a flood leaves the event loop time for others -> the connection ends, `on_end` is told why, once.
 
 Outward, what the connection does not take waits in a `FrameQueue`, and little in the kernel (TCP_NOTSENT_LOWAT): what
@@ -19,7 +19,6 @@ from collections.abc import Callable
 from engine.bridge.datagrams import Datagrams
 from engine.bridge.frames import FrameQueue, FrameReader
 
-BURSTS_PER_WAKEUP = 16
 QUEUE_BYTES = 512 << 10
 NOT_SENT_BYTES = 128 << 10
 _READ_BYTES = 256 << 10
@@ -75,14 +74,11 @@ class Stream:
             self._on_end(why)
 
     def _datagrams_ready(self) -> None:
-        for _ in range(BURSTS_PER_WAKEUP):
-            burst = self._datagrams.receive()
-            if burst is None or self._ended:
-                return
-            self._queue.put(burst)
-            self.carried += len(burst)
-            if not self._waiting:
-                self._flush()
+        burst = self._datagrams.receive()
+        self._queue.put(burst)
+        self.carried += len(burst)
+        if not self._waiting:
+            self._flush()
 
     def _flush(self) -> None:
         """Give the connection all that it takes; wait for it if something is left."""

@@ -51,9 +51,11 @@ def test_a_wireguard_message_to_the_relay_is_wireguard() -> None:
 
 def test_what_goes_to_the_bridge_by_its_protocol_is_the_bridges_and_by_another_or_elsewhere_in_clear() -> None:
     bridge = ("tcp", "203.0.113.90", 443)
-    assert judge(frame("203.0.113.90", tcp(443)), [], bridge)[0] == "bridge"
+    assert judge(frame("203.0.113.90", tcp(443), protocol=6), [], bridge)[0] == "bridge"
     for packet in (
-        frame("203.0.113.90", udp(443)), frame("203.0.113.90", tcp(444)), frame("203.0.113.91", tcp(443)),
+        frame("203.0.113.90", udp(443)),
+        frame("203.0.113.90", tcp(444), protocol=6),
+        frame("203.0.113.91", tcp(443), protocol=6),
         frame("198.51.100.10", udp(51820, INITIATION)),
     ):  # fmt: skip
         assert judge(packet, [], bridge)[0] == "clear"

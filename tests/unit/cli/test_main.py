@@ -94,6 +94,9 @@ def test_a_bad_configuration_is_one_sentence_and_exit_code_2(tmp_path: Path, tex
         (["run", "CONF", "--profile", "windows"], "there is no profile 'windows': use one of linux, android, ios"),
         (["run", "CONF", "--dns", "one.one"], "'one.one' is no IP address"),
         (["run", "CONF", "--interface", "much-too-long-a-name"], "15 bytes"),
+        (["run", "CONF", "--bridge", "tor:192.0.2.1:443"], "--bridge: there is no bridge of the kind 'tor'"),
+        (["run", "CONF", "--bridge", "shadowsocks:192.0.2.1:443"], "--bridge: a shadowsocks bridge needs a password"),
+        (["run", "CONF", "--bridge", "shadowsocks:192.0.2.1:1", "--bridge-cipher", "rc4"], "there is no cipher 'rc4'"),
         (["profile", "show", "beos"], "there is no profile 'beos'"),
         (["dig"], "No such command"),
         (["conect"], "No such command 'conect': did you mean connect?"),
@@ -109,6 +112,26 @@ def test_bad_input_is_exit_code_2(tmp_path: Path, words: list[str], sentence: st
     assert result.exit_code == BAD_INPUT
     assert sentence in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_password_file_that_others_can_read_is_refused_and_not_told(tmp_path: Path) -> None:
+    conf, secret = tmp_path / "wg0.conf", tmp_path / "secret"
+    conf.write_text(GOOD)
+    secret.write_text("hunter2\n")
+    words = ["run", str(conf), "--bridge", "shadowsocks:192.0.2.1:443", "--bridge-password-file", str(secret)]
+    for mode, sentence in (
+        (0o640, f"molehill: {secret}: others can read the password: chmod 600 {secret}\n"),
+        (0o604, f"molehill: {secret}: others can read the password: chmod 600 {secret}\n"),
+    ):
+        secret.chmod(mode)
+        result = run(*words)
+        assert (result.exit_code, result.stderr) == (BAD_INPUT, sentence)
+    secret.chmod(0o600)
+    result = run(*words, "--bridge-cipher", "rc4")  # the password was read: another fault is told
+    assert "rc4" in result.stderr
+    result = run(*words[:-1], str(tmp_path / "nowhere"))
+    assert (result.exit_code, "No such file" in result.stderr) == (BAD_INPUT, True)
+    assert "hunter2" not in result.output
 
 
 def test_a_missing_privilege_is_exit_code_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
