@@ -72,7 +72,7 @@ def udp_over_tcp(endpoint: str, as_json: bool) -> None:
 
 @set_.command("shadowsocks")
 @click.argument("endpoint", metavar="IP:PORT")
-@click.option("--cipher", required=True, metavar="NAME", help="Such as 2022-blake3-aes-256-gcm.")
+@click.option("--cipher", required=True, metavar="NAME", help="chacha20-ietf-poly1305 or aes-256-gcm.")
 @click.option("--password-file", type=click.Path(path_type=Path), metavar="FILE",
               help="A file with the password, readable by its owner alone. Default: you are asked.")  # fmt: skip
 @json_option
@@ -81,12 +81,12 @@ def shadowsocks(endpoint: str, cipher: str, password_file: Path | None, as_json:
 
     \b
     Examples:
-      molehill bridge set shadowsocks 203.0.113.9:443 --cipher 2022-blake3-aes-256-gcm
+      molehill bridge set shadowsocks 203.0.113.9:443 --cipher aes-256-gcm
       molehill bridge set shadowsocks 203.0.113.9:443 --cipher chacha20-ietf-poly1305 --password-file ss.key
     """
     from engine.management.schema import Bridge, BridgeKind
 
-    password = _asked() if password_file is None else _read(password_file)
+    password = _asked() if password_file is None else read_password(password_file)
     _set(Bridge(BridgeKind.SHADOWSOCKS, endpoint, cipher), password, as_json)
 
 
@@ -97,8 +97,8 @@ def _asked() -> str:
     return password
 
 
-def _read(path: Path) -> str:
-    """The file's first line. Fault if others may read it."""
+def read_password(path: Path) -> str:
+    """The file's only line. Fault if others may read it."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

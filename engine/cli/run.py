@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -159,27 +158,15 @@ def _builder(path: Path, conf: Conf, profile: str, interface: str) -> Builder:
 
 def _bridge(text: str, password_file: Path | None, cipher: str) -> BridgeSettings:
     from engine.bridge import BridgeSettings, Cipher
+    from engine.cli.bridge import read_password
 
     if cipher not in list(Cipher):
         raise Fault(f"there is no cipher {cipher!r}: use {' or '.join(Cipher)}", BAD_INPUT)
-    password = _password(password_file) if password_file is not None else ""
+    password = read_password(password_file) if password_file is not None else ""
     try:
         return BridgeSettings.parse(text, password, Cipher(cipher))
     except ValueError as error:
         raise Fault(f"--bridge: {error}", BAD_INPUT) from None
-
-
-def _password(path: Path) -> str:
-    """The first line of a file that nobody but its owner can read."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            if os.fstat(file.fileno()).st_mode & 0o077:
-                raise Fault(f"{path}: others can read the password: chmod 600 {path}", BAD_INPUT)
-            return file.readline().rstrip("\r\n")
-    except OSError as error:
-        raise Fault(f"{path}: {error.strerror}", BAD_INPUT) from None
-    except UnicodeDecodeError:
-        raise Fault(f"{path}: the password is not text in UTF-8", BAD_INPUT) from None
 
 
 def _ignored(conf: Conf, firewall: bool, bridge: bool) -> list[str]:

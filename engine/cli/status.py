@@ -113,8 +113,6 @@ def render(data: dict[str, Any], *, verbose: bool = False) -> str:
         rows.append(("bridge", data["bridge"]))
     if state == "connected":
         rows.append(("verified", f"by {data['verified_by']}"))
-    if data["bridge"]:
-        rows.append(("bridge", data["bridge"]))
     if data["dns"]:
         rows.append(("dns", data["dns"]))
     for peer in data["peers"]:
