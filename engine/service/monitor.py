@@ -51,8 +51,8 @@ class Monitor:
         if self._pinging_since is not None:
             if now - self._pinging_since >= LOST_SECONDS:
                 return Action.LOST
-        elif (unanswered_since and now - unanswered_since >= UNANSWERED_SECONDS) or now - self._rx_at >= SILENT_SECONDS:
-            self._pinging_since = now
+        elif (unanswered_since and now >= unanswered_since + UNANSWERED_SECONDS) or now >= self._rx_at + SILENT_SECONDS:
+            self._pinging_since = now  # by the sums of `next_look`: a difference may be rounded below the limit
         if self._pinging_since is not None:
             self.next_look = now + PING_SECONDS
             return Action.PING

@@ -58,6 +58,13 @@ def test_after_sleep_the_tunnel_gets_a_fresh_chance() -> None:
     assert monitor.look(3605.0, 10, 3600.0) is Action.PING
 
 
+def test_a_look_that_is_due_is_no_look_too_early_however_sums_are_rounded() -> None:
+    start = 8.346961714244756
+    assert start + 120.0 - start < 120.0
+    monitor = Monitor(start, 0)
+    assert monitor.look(monitor.next_look, 0, 0.0) is Action.PING
+
+
 @given(st.lists(st.tuples(st.floats(0.0, 200.0), st.booleans(), st.booleans()), max_size=60))
 def test_it_is_never_lost_before_20_s_without_an_answer(steps: list[tuple[float, bool, bool]]) -> None:
     now, rx, unanswered, heard = 0.0, 0, 0.0, 0.0
