@@ -71,6 +71,21 @@ def test_where_nobody_listens_is_no_bridge_and_one_sentence_says_so() -> None:
     run(scenario)
 
 
+def test_a_device_that_is_there_is_used() -> None:
+    async def scenario(world: World) -> None:
+        relay, port = world.relay()
+        settings = BridgeSettings(Kind.UDP_OVER_TCP, LO, port)
+        bridge = await open_bridge(
+            settings, (LO, 1), engine_port=port_of(world.engine), device="lo", on_lost=world.lost.append
+        )
+        world.engine.sendto(b"by lo", ("127.0.0.1", bridge.port))
+        assert await hear(world.server) == b"by lo"
+        bridge.close()
+        await until(lambda: relay.connections == 0)
+
+    run(scenario)
+
+
 def test_a_device_that_is_not_there_is_one_sentence_too() -> None:
     async def scenario(world: World) -> None:
         settings = BridgeSettings(Kind.SHADOWSOCKS, LO, 1, password="secret")
