@@ -13,9 +13,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from engine.firewall import nftables, pf, wfp
 from engine.firewall.nftables import apply
+from engine.leaklab.rights import why_not
 from engine.policy import Platform
 from tests.netns.lab import Lab
-from tests.netns.userns import why_not
 from tests.unit.firewall.golden import POLICIES, for_platform
 
 BLOCKING = [name for name, policy in POLICIES.items() if policy.blocks]

@@ -44,10 +44,10 @@ from bench.endtoend.report import (
 from bench.endtoend.scene import BARE as NO_ENGINE
 from bench.endtoend.scene import scene
 from bench.nocrypto_build import ROOT, build
+from engine.leaklab.rights import need_namespaces
 from native.aead import kernel
 from tests.netns.engines import MOLEHILL as PASS_ALL_COMMAND
 from tests.netns.engines import WIREGUARD_GO
-from tests.netns.userns import need_namespaces
 
 SHORT = ("first", "tcp1", "udp-small", "udp-paced", "ping", "ping-loaded", "memory", "plain-tcp1")
 _LADDER = ("avx512", "avx2", "libcrypto")

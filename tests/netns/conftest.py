@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.netns.userns import why_not
+from engine.leaklab.rights import why_not
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

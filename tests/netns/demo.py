@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.endtoend.measurements import iperf3
+from engine.leaklab.rights import need_namespaces
 from tests.netns import lab
 from tests.netns.engines import cost_of
 from tests.netns.scenario import PROBES, RELAYS, Round, Row, Seen, Walk
-from tests.netns.userns import need_namespaces
 
 _COLOURS = {"green": "32", "red": "31;1", "yellow": "33", "dim": "2", "bold": "1"}
 _SECONDS = 3  # of each throughput measurement

@@ -27,15 +27,16 @@ from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
+from engine.leaklab import servers
+from engine.leaklab.capture import Capture, Frame
+from engine.leaklab.probes import BIG, Attempt, Drizzle, Probe, bound_as_nobody, cast, dns, ping, run_all, tcp, udp
 from engine.policy import MARK
-from tests.netns import lab, servers
-from tests.netns.capture import Capture, Frame
+from tests.netns import lab
 from tests.netns.engines import MOLEHILL, WIREGUARD_GO, Engine, Keys, config
 from tests.netns.lab import Process, wait_until, world
-from tests.netns.probes import BIG, Attempt, Drizzle, Probe, bound_as_nobody, cast, dns, ping, run_all, tcp, udp
 
 RELAYS = {"molehill": MOLEHILL, "wireguard-go": WIREGUARD_GO}
-ALLOWED = {"arp", "ndp", "dhcp", "mld", "wireguard", "bridge"}
+ALLOWED = {"arp", "ndp", "nd", "dhcp", "mld", "wireguard", "bridge"}
 BRIDGE_PORTS = {"udp-over-tcp": ("tcp", 443), "shadowsocks": ("udp", 8388)}
 BRIDGE_PASSWORD = "correct horse battery staple"
 

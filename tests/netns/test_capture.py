@@ -8,8 +8,9 @@ import struct
 import dpkt  # type: ignore[import-untyped]
 import pytest
 
-from tests.netns.capture import Frame, is_wireguard, judge
-from tests.netns.probes import Attempt, Probe
+from engine.leaklab.capture import Frame
+from engine.leaklab.frames import is_wireguard, judge
+from engine.leaklab.probes import Attempt, Probe
 from tests.netns.scenario import PROBES, Seen, expected
 from tests.netns.scenario import judge as outcome
 

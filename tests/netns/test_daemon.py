@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.leaklab.probes import run_all
 from tests.netns import lab
 from tests.netns.daemon import Daemon
-from tests.netns.probes import run_all
 from tests.netns.scenario import PROBES, Walk
 
 pytestmark = pytest.mark.netns

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.leaklab.probes import Attempt, Probe, ping, run_all, tcp, udp
 from engine.policy import MARK
 from tests.netns import lab
 from tests.netns.lab import Namespace, wait_until
-from tests.netns.probes import Attempt, Probe, ping, run_all, tcp, udp
 from tests.netns.scenario import Seen, Walk, judge
 from tests.netns.test_crash import kill, traces, wrong
 from tests.netns.test_leaks import _resolvers, _walk_and_judge

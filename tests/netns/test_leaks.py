@@ -13,9 +13,9 @@ import time
 import pytest
 
 from engine.host.capture import PRIORITY_ALL, PRIORITY_DNS, PRIORITY_REST
+from engine.leaklab.probes import Drizzle, Probe, dns, ping, run_all, tcp, udp
 from tests.netns import lab
 from tests.netns.demo import table
-from tests.netns.probes import Drizzle, Probe, dns, ping, run_all, tcp, udp
 from tests.netns.scenario import Round, Seen, Walk, judge
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(180)]

@@ -10,11 +10,11 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
+from engine.leaklab.probes import Drizzle
 from engine.service import Builder, Configuration, Session, State
 from engine.wg.conf import parse_conf
 from engine.wg.config import DeviceConfig
 from tests.netns import lab
-from tests.netns.probes import Drizzle
 from tests.netns.scenario import Walk
 
 pytestmark = pytest.mark.netns

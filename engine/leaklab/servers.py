@@ -13,7 +13,7 @@ import struct
 import threading
 from collections.abc import Callable
 
-from tests.netns.lab import Namespace
+from engine.leaklab.namespaces import Namespace
 
 ECHO_PORT, DNS_PORT = 7007, 53
 Reply = Callable[[bytes, str], bytes]

@@ -25,8 +25,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.netns import lab, servers
-from tests.netns.lab import Lab, Namespace
+from engine.leaklab import servers, world
+from engine.leaklab.namespaces import Lab, Namespace
 
 WINDOW = 2.0  # seconds that a probe waits for its answer; a SYN or an NS is sent twice within
 BIG = 3000  # bytes: three fragments at any MTU in use here
@@ -219,9 +219,9 @@ class Drizzle:
     def __init__(self, ns: Namespace) -> None:
         self.token = "mh" + secrets.token_hex(7)
         self._stop = threading.Event()
-        self._sockets = [(_socket(ns, target, socket.SOCK_DGRAM), target) for target in (lab.WEB4, lab.WEB6)]
-        self._old = _socket(ns, lab.WEB4, socket.SOCK_STREAM)
-        self._old.connect((lab.WEB4, servers.ECHO_PORT))
+        self._sockets = [(_socket(ns, target, socket.SOCK_DGRAM), target) for target in (world.WEB4, world.WEB6)]
+        self._old = _socket(ns, world.WEB4, socket.SOCK_STREAM)
+        self._old.connect((world.WEB4, servers.ECHO_PORT))
         self._old.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="drizzle", daemon=True)
 
