@@ -302,6 +302,10 @@ class Datapath:
         lib.mh_datapath_offloads(self.handle, native)
         return {name: bool(getattr(native, name)) for name, _ in ffi.typeof("mh_offloads").fields}
 
+    def wake(self) -> None:
+        """Ask the thread for a turn: `turns` in the statistics will have risen soon, if it is alive."""
+        lib.mh_datapath_wake(self.handle)
+
     def statistics(self) -> dict[str, int]:
         """System calls, turns, and inner packets and bytes each way; packets / calls is the average burst."""
         native = ffi.new("mh_statistics *")

@@ -29,6 +29,7 @@ from engine.host import SystemDns
 from engine.management.schema import Event, LogEvent, StatusEvent
 from engine.service import Configuration, Session
 from engine.service.device import adopting, open_tun
+from engine.tunnel.clock import now
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +122,11 @@ class _Daemon:
             self._notify.say(f"STATUS={status.line()}")
 
     async def _look_after(self) -> None:
+        watchdog = systemd.Watchdog(self._notify, self._service.session.turns, now)
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
+            watchdog.look()
             await self._server.check()
+            await asyncio.sleep(CHECK_SECONDS)
 
 
 async def _why(number: signal.Signals) -> Stop:

@@ -79,6 +79,8 @@ class Methods:
     async def __call__(self, client: Client, method: str, params: Any) -> msgspec.Struct:
         """Carry out a method of the schema. Refused."""
         if method not in _READS:
+            if self._service.stopping:
+                raise Refused(ErrorCode.WRONG_STATE, "the daemon is about to end")
             log.info("%s by %s", method, client)
         return await self._by_name[method](client, params)
 

@@ -41,6 +41,7 @@ MAX_CLIENTS = 128
 MAX_BACKLOG = 4 << 20  # bytes: a few of the largest messages
 MAX_HELD = 8 << 20  # bytes of unfinished lines of all clients
 _CHUNK = 1 << 16
+_BACKLOG = 1024  # connections that wait for our accept
 
 
 class Client:
@@ -119,7 +120,7 @@ class Server:
             listener.bind(str(new))
             os.chown(new, -1, self._gid)
             new.chmod(self._mode)
-            listener.listen(MAX_CLIENTS)
+            listener.listen(_BACKLOG)
             os.replace(new, self.path)
         except BaseException:
             listener.close()
@@ -171,6 +172,8 @@ class Server:
             await self._converse(client, reader)
         except OSError as error:  # it is gone
             log.debug("%s: %s", client, error)
+        except asyncio.CancelledError:  # by `close`, and by nobody else
+            log.debug("%s: the server ends", client)
         finally:
             del self._clients[task]
             writer.close()
@@ -181,7 +184,7 @@ class Server:
         (greediest, count), *_ = Counter(client.uid for client in self._clients.values()).most_common(1)
         theirs = [client for client in self._clients.values() if client.uid == greediest]
         victim = min(theirs, key=lambda client: client.heard)
-        log.info("user %d has %d connections; the most silent one is cut off", greediest, count)
+        log.debug("user %d has %d connections; the most silent one is cut off", greediest, count)
         victim.cut()
 
     async def _converse(self, client: Client, reader: asyncio.StreamReader) -> None:

@@ -18,6 +18,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -52,6 +53,7 @@ from engine.service import Configuration, Session, SessionStatus
 log = logging.getLogger(__name__)
 
 _PASSWORD = "bridge-password"
+_LAST_CHANGE_SECONDS = 5.0  # for a change that is on its way when the service stops
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,6 +77,7 @@ class Service:
         self._planned: tuple[Configuration, ...] = ()
         self._known = Known(Settings(), Tunnels(folder), RelayList(), {}, secrets.token_bytes(16))
         self.session: Session
+        self.stopping = False
 
     @property
     def settings(self) -> Settings:
@@ -130,8 +133,12 @@ class Service:
         self._known = replace(self._known, settings=loaded.settings, relays=found, addresses=addresses)
 
     async def stop(self, why: Stop) -> SessionStatus:
-        """The end (EXIT-1); what is enforced then is in the status."""
+        """The end (EXIT-1); what is enforced then is in the status. Changes that come now are refused."""
+        self.stopping = True
         self._end_beginning()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_CHANGE_SECONDS):
+                await self._changing.acquire()  # for good: the leaving below is the last change
         keep = lifecycle.keeps_block(why, self.session.status.state, self._target, self.settings)
         log.info("%s: the block %s", why.value, "stays" if keep else "is removed")
         status = await self.session.leave(keep)
@@ -143,11 +150,14 @@ class Service:
 
     async def connect(self) -> None:
         """Connect; if it is connected, or on its way, nothing changes."""
-        if self._beginning is None:
-            if self._target is Target.SECURED and self.session.status.state is not State.ERROR:
+        beginning = self._beginning
+        if beginning is None:
+            if self._target is Target.SECURED and self.session.status.state not in (State.ERROR, State.DISCONNECTED):
                 return
-            self._beginning = asyncio.create_task(self._begin(), name="connect")
-        await asyncio.wait({self._beginning})
+            beginning = self._beginning = asyncio.create_task(self._begin(), name="connect")
+        await asyncio.wait({beginning})  # it goes on if who asked for it goes away
+        if not beginning.cancelled():
+            beginning.result()
 
     async def _begin(self) -> None:
         try:

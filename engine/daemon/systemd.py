@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 from engine.host.dns import DnsError
@@ -83,6 +84,32 @@ def watchdog_seconds() -> float | None:
     if not usec.isdecimal() or pid not in ("", str(os.getpid())):
         return None
     return int(usec) / 1e6
+
+
+class Watchdog:
+    """Feeds the service manager's watchdog for as long as the datapath makes progress; the caller is the event loop.
+
+    It is fed four times an interval, so that one late look is no harm; `look` is to be called often.
+    """
+
+    def __init__(self, notify: Notify, turns: Callable[[], int | None], now: Callable[[], float]) -> None:
+        self._notify, self._turns, self._now = notify, turns, now
+        interval = watchdog_seconds()
+        self._every = None if interval is None else interval / 4
+        self._next = now()
+        self._seen: int | None = None
+
+    def look(self) -> None:
+        """Feed it, if it is time and the datapath has moved since the last time."""
+        if self._every is None or self._now() < self._next:
+            return
+        self._next = self._now() + self._every
+        turns = self._turns()
+        if turns is None or turns != self._seen:
+            self._notify.say("WATCHDOG=1")
+        else:
+            log.error("the datapath has not moved for %g s, so the watchdog is not fed", self._every)
+        self._seen = turns
 
 
 async def machine_runs() -> bool:

@@ -32,6 +32,9 @@ class TunnelPort(Protocol):
     async def probe(self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float) -> float | None:
         """Ping through the tunnel."""
 
+    def turns(self) -> int:
+        """How many turns the datapath has made, and another, please."""
+
     def status(self) -> TunnelStatus:
         """The tunnel now."""
 

@@ -218,6 +218,11 @@ class Session:
             await statuses.aclose()
         raise AssertionError("unreachable")
 
+    def turns(self) -> int | None:
+        """Turns of the datapath; a later call gives another number, or the datapath hangs. None: there is no TUN."""
+        tunnel = self._enforcement.tunnel
+        return tunnel.turns() if tunnel is not None else None
+
     async def settled(self) -> None:
         """Wait until every event so far has been handled to its end."""
         await self._idle.wait()

@@ -395,6 +395,12 @@ class Tunnel:
         finally:
             del self._pings[sequence]
 
+    def turns(self) -> int:
+        """How many turns the datapath's thread has made; it is asked for another. The same number soon: it hangs."""
+        made = self._datapath.statistics()["turns"]
+        self._datapath.wake()
+        return made
+
     def status(self) -> TunnelStatus:
         """The tunnel at this moment."""
         counted, octets_counted = Counter(self._counted), Counter(self._counted_bytes)

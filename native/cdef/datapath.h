@@ -44,6 +44,7 @@ typedef struct {
     uint64_t tun_reads, tun_writes, udp_sends, udp_receives, packets_out, bytes_out, packets_in, bytes_in, turns;
 } mh_statistics;
 void mh_datapath_statistics(const mh_datapath *d, mh_statistics *out);
+void mh_datapath_wake(mh_datapath *d);
 typedef struct {
     bool vnet_hdr, tso4, tso6, uso4, uso6, udp_segment, udp_gro;
 } mh_offloads;

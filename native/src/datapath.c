@@ -30,7 +30,7 @@ void mh_quiesce(mh_datapath *d) {
     while ((seen & 1) && atomic_load(&d->worker.epoch) == seen) nanosleep(&pause, NULL);
 }
 
-static void wake(mh_datapath *d) {
+void mh_datapath_wake(mh_datapath *d) {
     const uint64_t one = 1;
     ssize_t ignored = write(d->wake_fd, &one, sizeof one); /* full means it is awake already */
     (void)ignored;
@@ -206,7 +206,7 @@ void mh_datapath_stop(mh_datapath *d) {
     pthread_mutex_lock(&d->control);
     if (d->running) {
         atomic_store(&d->stop, true);
-        wake(d);
+        mh_datapath_wake(d);
         pthread_join(d->thread, NULL);
         d->running = false;
     }
@@ -230,7 +230,7 @@ int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload) {
     }
     pthread_mutex_lock(&d->control);
     mh_udp *old = atomic_exchange(&d->sockets, u);
-    wake(d);
+    mh_datapath_wake(d);
     mh_quiesce(d);
     free(old);
     pthread_mutex_unlock(&d->control);

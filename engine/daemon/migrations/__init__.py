@@ -31,5 +31,8 @@ def upgrade(kind: str, document: Any, steps: Mapping[str, tuple[Step, ...]] = ST
         raise ValueError(f"its version {version} is of a newer molehill: this one knows {newest(kind, steps)}")
     content = document[kind]
     for step in steps[kind][version - 1 :]:
-        content = step(content)
+        try:
+            content = step(content)
+        except Exception as error:  # the document is not what its version says
+            raise ValueError(f"it is no document of version {version}: {error!r}") from None
     return content

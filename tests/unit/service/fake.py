@@ -52,6 +52,8 @@ class World:
     route_mtu: int = 1500
     rx_bytes: int = 0
     unanswered_since: float = 0.0
+    turns: int = 0
+    hangs: bool = False
     tunnel: FakeTunnel | None = None
 
     def open_tun(self, name: str, mtu: int) -> TunPort:
@@ -97,6 +99,10 @@ class FakeTunnel:
             return None
         self.on_event(HandshakeCompleted(peer))
         return 0.001
+
+    def turns(self) -> int:
+        self.world.turns += 0 if self.world.hangs else 1
+        return self.world.turns
 
     def status(self) -> TunnelStatus:
         peers = self.world.config.peers if self.world.config is not None else ()

@@ -1,0 +1,110 @@
+"""From settings, tunnels and relays to what a session is made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.daemon.plan import Known, host_names, plan
+from engine.daemon.tunnels import Tunnels
+from engine.management.schema import RelayChoice, RelayList, Settings, TunnelChoice
+from engine.policy import Hop, Protocol
+from engine.service import Configuration
+from engine.state import CauseKind
+from tests.unit.daemon.test_relays import relay
+from tests.unit.daemon.test_tunnels import CONF
+
+BASE = Configuration(interface="molehill0", firewall=True)
+BY_ADDRESS = CONF.replace("vpn.example", "198.51.100.10")
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Known:
+    tunnels = Tunnels(tmp_path)
+    tunnels.add("se1", BY_ADDRESS)
+    tunnels.add("named", CONF)
+    tunnels.add("me", CONF.partition("[Peer]")[0])
+    return Known(Settings(), tunnels, RelayList(), {}, bytes(16))
+
+
+def planned(known: Known, **settings: Any) -> tuple[Configuration, ...]:
+    return plan(replace(known, settings=Settings(**settings)), BASE)
+
+
+def test_a_tunnels_file_becomes_a_configuration(known: Known) -> None:
+    (made,) = planned(known, choice=TunnelChoice("se1"), allow_lan=True, dns=("9.9.9.9",), api="203.0.113.7:443/tcp")
+    assert made.peer is not None
+    assert str(made.peer.endpoint) == "198.51.100.10:51820"
+    assert (made.session, made.interface, made.firewall, made.allow_lan) == ("se1", "molehill0", True, True)
+    assert made.gateways == (ip_address("10.64.0.1"),)
+    assert made.dns == (ip_address("9.9.9.9"),)
+    assert made.api == Hop(ip_address("203.0.113.7"), 443, Protocol.TCP)
+    assert made.mtu is None
+
+
+def test_the_settings_mtu_comes_before_the_files(known: Known) -> None:
+    known.tunnels.add("small", BY_ADDRESS.replace("DNS =", "MTU = 1300\nDNS ="))
+    assert [made.mtu for made in planned(known, choice=TunnelChoice("small"))] == [1300]
+    assert [made.mtu for made in planned(known, choice=TunnelChoice("small"), mtu=1400)] == [1400]
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "words"),
+    [
+        ({}, CauseKind.NO_PEER, "no tunnel is chosen"),
+        ({"choice": TunnelChoice("gone")}, CauseKind.NO_PEER, "there is no tunnel gone"),
+        ({"choice": TunnelChoice("me")}, CauseKind.START_TUNNEL, "no .Peer. has an Endpoint"),
+        ({"choice": TunnelChoice("named")}, CauseKind.RESOLVE_ENDPOINT, "vpn.example was never found"),
+        ({"choice": RelayChoice("me", country="xx")}, CauseKind.NO_RELAY, "xx, among 0"),
+        ({"choice": RelayChoice("gone")}, CauseKind.NO_PEER, "there is no tunnel gone"),
+    ],
+)
+def test_what_cannot_be_is_a_configuration_without_a_peer_that_says_why(
+    known: Known, settings: dict[str, Any], kind: CauseKind, words: str
+) -> None:
+    import re
+
+    (made,) = planned(known, allow_lan=True, always_require_vpn=True, **settings)
+    assert made.peer is None
+    assert made.no_peer.kind is kind
+    assert re.search(words, str(made.no_peer))
+    assert (made.allow_lan, made.always_require_vpn) == (True, True)  # it blocks as the user wants
+
+
+def test_a_file_that_was_broken_since_is_said_so(known: Known, tmp_path: Path) -> None:
+    (tmp_path / "tunnels" / "se1.conf").write_text("rubbish")
+    (made,) = planned(known, choice=TunnelChoice("se1"))
+    assert "se1 cannot be understood: line 1" in str(made.no_peer)
+
+
+def test_a_host_name_has_the_address_that_is_known(known: Known) -> None:
+    known = replace(known, settings=Settings(choice=TunnelChoice("named")))
+    assert host_names(known) == {"vpn.example"}
+    (made,) = plan(replace(known, addresses={"vpn.example": ip_address("2001:db8::5")}), BASE)
+    assert made.peer is not None
+    assert str(made.peer.endpoint) == "[2001:db8::5]:51820"
+
+
+def test_relays_become_alternatives_that_differ_in_the_relay_only(known: Known) -> None:
+    relays = RelayList(
+        relays=(
+            relay("se-1", ipv4="198.51.100.1", ipv6="2001:db8::1", gateways=("10.8.0.1",)),
+            relay("se-2", ipv4="198.51.100.2", ipv6="2001:db8::2", port=1234),
+            relay("se-3", ipv4="198.51.100.3"),
+        )
+    )
+    known = replace(known, relays=relays)
+    made = planned(known, choice=RelayChoice("me"))
+    assert {each.session for each in made} == {"se-1", "se-2", "se-3"}
+    assert all(made[0].same_but_for_the_relay(each) for each in made)
+    assert {each.wireguard.private_key for each in made} == {known.tunnels.load("me").device.private_key}
+    by_name = {each.session: each for each in planned(known, choice=RelayChoice("me", ip_version=6))}
+    assert set(by_name) == {"se-1", "se-2"}
+    assert by_name["se-2"].peer is not None
+    assert str(by_name["se-2"].peer.endpoint) == "[2001:db8::2]:1234"
+    assert by_name["se-1"].gateways == (ip_address("10.8.0.1"),)
+    assert by_name["se-2"].gateways == (ip_address("10.64.0.1"),)  # the relay names none: the identity's
