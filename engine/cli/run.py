@@ -92,6 +92,7 @@ def command(
     """
     from engine.cli.require import require_firewall, require_privilege
     from engine.service import PROFILES
+    from engine.service.quick import not_followed
 
     if profile not in PROFILES:
         raise Fault(f"there is no profile {profile!r}: use one of {', '.join(PROFILES)}", BAD_INPUT)
@@ -108,7 +109,8 @@ def command(
     require_privilege()
     if firewall:
         require_firewall()
-    for notice in _ignored(parsed, firewall, bridge is not None):
+    one_peer = "bridge" if bridge is not None else "firewall" if firewall else ""
+    for notice in not_followed(parsed, one_peer=one_peer):
         click.echo(f"molehill: {conf}: {notice}", err=True)
 
     import uvloop
@@ -135,25 +137,14 @@ def _read(path: Path) -> Conf:
 
 def _builder(path: Path, conf: Conf, profile: str, interface: str) -> Builder:
     """A builder with all but the endpoints, which are looked up last."""
-    from engine.service import Builder
+    from engine.service.quick import check_peers, interface_of
 
-    if conf.device.private_key is None:
-        raise Fault(f"{path}: PrivateKey is missing in [Interface]", BAD_INPUT)
-    if not conf.addresses:
-        raise Fault(f"{path}: Address is missing in [Interface]", BAD_INPUT)
-    if not any(peer.endpoint is not None for peer in conf.device.peers):
-        raise Fault(f"{path}: no [Peer] has an Endpoint", BAD_INPUT)
-    if not any(peer.allowed_ips for peer in conf.device.peers):
-        raise Fault(f"{path}: no [Peer] has AllowedIPs, so nothing could go through the tunnel", BAD_INPUT)
     try:
-        builder = Builder(profile).set_interface(interface).set_session(path.name)
-        for address in conf.addresses:
-            builder.add_address(address)
-        if conf.mtu is not None:
-            builder.set_mtu(conf.mtu)
+        builder = interface_of(conf, profile).set_interface(interface).set_session(path.name)
+        check_peers(conf)
+        return builder
     except ValueError as error:
         raise Fault(f"{path}: {error}", BAD_INPUT) from None
-    return builder
 
 
 def _bridge(text: str, password_file: Path | None, cipher: str) -> BridgeSettings:
@@ -167,24 +158,6 @@ def _bridge(text: str, password_file: Path | None, cipher: str) -> BridgeSetting
         return BridgeSettings.parse(text, password, Cipher(cipher))
     except ValueError as error:
         raise Fault(f"--bridge: {error}", BAD_INPUT) from None
-
-
-def _ignored(conf: Conf, firewall: bool, bridge: bool) -> list[str]:
-    """What wg-quick would do with the file and this command does not: one sentence each."""
-    notices = []
-    hooks = {"PreUp": conf.pre_up, "PostUp": conf.post_up, "PreDown": conf.pre_down, "PostDown": conf.post_down}
-    for key in [key for key, lines in hooks.items() if lines]:
-        notices.append(f"{key} is ignored: molehill runs no commands from a configuration")
-    if conf.table != "auto":
-        notices.append(f"Table = {conf.table} is ignored: everything is captured")
-    if conf.dns_search:
-        notices.append(f"the search domain {conf.dns_search[0]} in DNS is ignored: only servers are set")
-    if conf.device.fwmark:
-        notices.append("FwMark is ignored: molehill uses its own")
-    if (firewall or bridge) and sum(peer.endpoint is not None for peer in conf.device.peers) > 1:
-        by = "bridge" if bridge else "firewall"
-        notices.append(f"the {by} lets the first peer with an Endpoint be reached, the others not")
-    return notices
 
 
 async def _resolved(config: DeviceConfig) -> DeviceConfig:

@@ -165,7 +165,7 @@ def status_of(service: Service) -> Status:
         blocks=session.status.blocks,
         connecting_to=configuration.session if server is not None else None,
         endpoint=str(server.endpoint) if server is not None else None,
-        bridge=None,
+        bridge=told["bridge"],
         allow_lan=service.settings.allow_lan,
         always_require_vpn=service.settings.always_require_vpn,
         notices=service.notices,

@@ -7,11 +7,11 @@ becomes a configuration without a peer that says why: to connect by it ends in E
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from engine.daemon import relays as relay_list
-from engine.daemon.settings import api_of, dns_of
+from engine.daemon.settings import api_of, bridge_of, dns_of
 from engine.daemon.store import Unreadable
 from engine.daemon.tunnels import Tunnels
 from engine.management.schema import Relay, RelayChoice, RelayList, Settings, TunnelChoice
@@ -26,13 +26,17 @@ from engine.wg.keys import key_from_base64
 
 @dataclass(frozen=True)
 class Known:
-    """All that a plan is made from. `addresses`: of host names, as they were found last; `seed`: of the draw."""
+    """All that a plan is made from. No password in its `repr`.
+
+    `addresses`: of host names, as they were found last; `password`: the bridge's; `seed`: of the draw of relays.
+    """
 
     settings: Settings
     tunnels: Tunnels
     relays: RelayList
     addresses: Mapping[str, IPAddress]
     seed: bytes
+    password: str = field(default="", repr=False)
 
 
 class _Impossible(Exception):
@@ -135,12 +139,15 @@ def _configuration(
             builder.add_gateway(gateway)
         if known.settings.mtu is not None:
             builder.set_mtu(known.settings.mtu)
+        if known.settings.bridge is not None:
+            builder.set_bridge(bridge_of(known.settings.bridge, known.password))
         made = builder.set_firewall(base.firewall).configuration()
     except ValueError as error:
         raise _Impossible(Cause(CauseKind.START_TUNNEL, f"{name}: {error}")) from None
     return replace(
         base,
         wireguard=made.wireguard,
+        bridge=made.bridge,
         session=made.session,
         addresses=made.addresses,
         routes=made.routes,

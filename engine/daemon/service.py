@@ -130,7 +130,18 @@ class Service:
         except Unreadable as error:
             self.notice("relays", f"{error}: there are no relays")
         addresses = names.load(self._folder)
-        self._known = replace(self._known, settings=loaded.settings, relays=found, addresses=addresses)
+        password = b""
+        try:
+            password = store.read(self._folder / _PASSWORD) or b""
+        except Unreadable as error:
+            self.notice("bridge", f"{error}: the bridge has no password")
+        self._known = replace(
+            self._known,
+            settings=loaded.settings,
+            relays=found,
+            addresses=addresses,
+            password=password.decode(errors="replace"),
+        )
 
     async def stop(self, why: Stop) -> SessionStatus:
         """The end (EXIT-1); what is enforced then is in the status. Changes that come now are refused."""
@@ -246,24 +257,35 @@ class Service:
         """The default settings; tunnels and relays stay."""
         async with self._changing:
             await self._take(Settings())
-            await self._write(store.remove, self._folder / _PASSWORD)
+            await self._set_password("")
         return self.settings
 
     async def set_bridge(self, bridge: Bridge | None, password: str | None) -> Settings:
         """Set or remove the bridge, with its password. Refused."""
         async with self._changing:
-            path = self._folder / _PASSWORD
-            settings = msgspec.structs.replace(self.settings, bridge=bridge)
             try:
-                settings_file.check(settings)
+                if bridge is not None:
+                    settings_file.bridge_of(bridge, password or "")
             except ValueError as error:
                 raise Refused(ErrorCode.BAD_INPUT, str(error)) from None
-            if bridge is not None and password is not None:
-                await self._write(store.write, path, password.encode())
-            await self._take(settings)
-            if bridge is None:
-                await self._write(store.remove, path)
+            former = self._known.password
+            try:
+                await self._set_password(password or "")
+                await self._take(msgspec.structs.replace(self.settings, bridge=bridge))
+            except Refused:
+                with suppress(Refused):
+                    await self._set_password(former)
+                raise
         return self.settings
+
+    async def _set_password(self, password: str) -> None:
+        """The bridge's password from now on; empty: none. Refused."""
+        path = self._folder / _PASSWORD
+        if password:
+            await self._write(store.write, path, password.encode())
+        else:
+            await self._write(store.remove, path)
+        self._known = replace(self._known, password=password)
 
     async def _take(self, settings: Settings) -> None:
         """Put settings on disk, then in force, and tell. Refused."""

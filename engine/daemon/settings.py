@@ -14,17 +14,18 @@ from pathlib import Path
 
 import msgspec
 
+from engine.bridge import BridgeSettings, Cipher, Kind, parse_endpoint
 from engine.daemon import store
 from engine.daemon.store import Unreadable
 from engine.explain.settings import endpoint
-from engine.management.schema import RelayChoice, Settings, SettingsPatch
+from engine.management.schema import Bridge, BridgeKind, RelayChoice, Settings, SettingsPatch
 from engine.policy import Hop, IPAddress, Policy, State
 from engine.service import Builder
-from engine.wg.config import HostPort
 
 log = logging.getLogger(__name__)
 
 MAX_DNS = 8
+_SOME = "?"  # a password, to check the rest with
 _FILE, _KIND = "settings.json", "settings"
 
 
@@ -80,12 +81,7 @@ def check(settings: Settings) -> None:
     if settings.mtu is not None:
         Builder().set_mtu(settings.mtu)
     if settings.bridge is not None:
-        try:
-            literal = HostPort.parse(settings.bridge.endpoint).address is not None
-        except ValueError as error:
-            raise ValueError(f"bridge: {settings.bridge.endpoint!r} is no ADDRESS:PORT: {error}") from None
-        if not literal:
-            raise ValueError("bridge: its endpoint must be an address, DNS is blocked when it is needed")
+        bridge_of(settings.bridge, _SOME if settings.bridge.kind is BridgeKind.SHADOWSOCKS else "")
     if isinstance(settings.choice, RelayChoice) and settings.choice.ip_version not in (4, 6):
         raise ValueError(f"ip_version must be 4 or 6, not {settings.choice.ip_version}")
 
@@ -104,6 +100,21 @@ def dns_of(settings: Settings) -> tuple[IPAddress, ...]:
         return Policy(State.ERROR, dns=tuple(servers)).dns  # a policy knows which addresses it can name
     except ValueError as error:
         raise ValueError(f"dns: {error}") from None
+
+
+def bridge_of(bridge: Bridge, password: str) -> BridgeSettings:
+    """The bridge as a session takes it. ValueError."""
+    cipher = Cipher.CHACHA20_POLY1305
+    if bridge.kind is BridgeKind.SHADOWSOCKS:
+        if bridge.cipher not in list(Cipher):
+            raise ValueError(f"bridge: there is no cipher {bridge.cipher!r}: use {' or '.join(Cipher)}")
+        cipher = Cipher(bridge.cipher)
+    elif bridge.cipher:
+        raise ValueError(f"bridge: a {bridge.kind} bridge has no cipher")
+    try:
+        return BridgeSettings(Kind(bridge.kind), *parse_endpoint(bridge.endpoint), cipher, password)
+    except ValueError as error:
+        raise ValueError(f"bridge: {error}") from None
 
 
 def api_of(settings: Settings) -> Hop | None:

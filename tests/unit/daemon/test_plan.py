@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from engine.daemon.plan import Known, host_names, plan
 from engine.daemon.tunnels import Tunnels
-from engine.management.schema import RelayChoice, RelayList, Settings, TunnelChoice
+from engine.management.schema import Bridge, BridgeKind, RelayChoice, RelayList, Settings, TunnelChoice
 from engine.policy import Hop, Protocol
 from engine.service import Configuration
 from engine.state import CauseKind
@@ -66,8 +67,6 @@ def test_the_settings_mtu_comes_before_the_files(known: Known) -> None:
 def test_what_cannot_be_is_a_configuration_without_a_peer_that_says_why(
     known: Known, settings: dict[str, Any], kind: CauseKind, words: str
 ) -> None:
-    import re
-
     (made,) = planned(known, allow_lan=True, always_require_vpn=True, **settings)
     assert made.peer is None
     assert made.no_peer.kind is kind
@@ -79,6 +78,18 @@ def test_a_file_that_was_broken_since_is_said_so(known: Known, tmp_path: Path) -
     (tmp_path / "tunnels" / "se1.conf").write_text("rubbish")
     (made,) = planned(known, choice=TunnelChoice("se1"))
     assert "se1 cannot be understood: line 1" in str(made.no_peer)
+
+
+def test_a_bridge_is_the_first_hop_and_its_password_is_never_shown(known: Known) -> None:
+    bridge = Bridge(BridgeKind.SHADOWSOCKS, "203.0.113.9:443", "aes-256-gcm")
+    known = replace(known, password="open sesame")
+    (made,) = planned(known, choice=TunnelChoice("se1"), bridge=bridge)
+    assert made.bridge is not None
+    assert (str(made.bridge), made.bridge.password) == ("shadowsocks 203.0.113.9:443", "open sesame")
+    assert "sesame" not in repr(made) + repr(known)
+    (made,) = planned(replace(known, password=""), choice=TunnelChoice("se1"), bridge=bridge)
+    assert made.peer is None  # never to the server directly
+    assert "needs a password" in str(made.no_peer)
 
 
 def test_a_host_name_has_the_address_that_is_known(known: Known) -> None:

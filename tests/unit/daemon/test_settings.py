@@ -84,6 +84,23 @@ def test_a_value_that_cannot_be_is_named(patch: SettingsPatch, words: str) -> No
 
 @pytest.mark.parametrize("endpoint", ["bridge.example:443", "203.0.113.9", "203.0.113.9:0", "2001:db8::9:443", ""])
 def test_a_bridge_is_an_address_and_a_port(endpoint: str) -> None:
-    bridge = Bridge(BridgeKind.UDP_OVER_TCP, endpoint)
     with pytest.raises(ValueError, match="bridge: "):
-        settings.check(msgspec.structs.replace(Settings(), bridge=bridge))
+        settings.bridge_of(Bridge(BridgeKind.UDP_OVER_TCP, endpoint), "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "cipher", "password", "words"),
+    [
+        (BridgeKind.SHADOWSOCKS, "rot13", "secret", "no cipher 'rot13'"),
+        (BridgeKind.SHADOWSOCKS, "", "secret", "no cipher ''"),
+        (BridgeKind.SHADOWSOCKS, "aes-256-gcm", "", "needs a password"),
+        (BridgeKind.UDP_OVER_TCP, "aes-256-gcm", "", "has no cipher"),
+        (BridgeKind.UDP_OVER_TCP, "", "secret", "has no password"),
+    ],
+)
+def test_a_bridge_has_what_its_kind_needs(kind: BridgeKind, cipher: str, password: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        settings.bridge_of(Bridge(kind, "203.0.113.9:443", cipher), password)
+    assert "secret" not in str(caught.value)
+    good = Bridge(BridgeKind.SHADOWSOCKS, "[2001:db8::9]:443", "aes-256-gcm")
+    settings.check(msgspec.structs.replace(Settings(), bridge=good))  # its password is elsewhere
