@@ -1,11 +1,10 @@
 """Put a `Capture` into the kernel, and take it out again: rtnetlink, in one worker thread.
 
-pyroute2's own asyncio side does not run on uvloop, and its synchronous side not inside a running loop; so one
-thread has one synchronous IPRoute, and `Host` hands it whole jobs. Each job is idempotent: it reads what is
-there, which may be the leftovers of a run that was killed, adds what is missing and then removes what is not
-wanted. Our rules and routes are recognised by their routing protocol number.
+`Host` hands whole jobs to one thread. Each job is idempotent: it reads what is there, which may be the leftovers of a
+run that was killed, adds what is missing and, if all of that could be added, removes what is not wanted. Our rules are
+recognised by their routing protocol number; the table, whose number is the mark, is ours as a whole.
 
-Order when capturing: unreachable defaults, rules (from here on nothing leaves), interface, routes into it.
+Order when capturing: unreachable defaults, rules (from here on nothing leaves), interface, addresses, routes into it.
 Order when releasing: rules (from here on the machine is as if we had never run), interface, routes.
 """
 
@@ -14,27 +13,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_interface, ip_network
-from typing import Any, TypeVar
+from contextlib import closing
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import TypeVar
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
-from engine.host import sysctl
-from engine.host.capture import Capture, IPAddress, IPInterface, IPNetwork, Rule, rules
+from engine.host import rtnetlink, sysctl
+from engine.host.capture import Capture, IPAddress, rules
+from engine.host.rtnetlink import RTN_UNICAST, UNREACHABLE_METRIC, Change, Route, Socket
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = 109  # routing protocol number of our rules and routes (rt_protos: unassigned)
-UNREACHABLE_METRIC = 0xFFFFFFFF
 JOB_SECONDS = 10.0
-_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-_FR_ACT_TO_TABLE, _FR_ACT_GOTO, _FR_ACT_NOP, _FR_ACT_UNREACHABLE = 1, 2, 3, 7  # linux/fib_rules.h
-_FIB_RULE_INVERT = 2
-_RTN_UNICAST, _RTN_UNREACHABLE = 1, 7  # linux/rtnetlink.h
 _NO_WAY_OUT = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 T = TypeVar("T")
@@ -44,37 +38,67 @@ class HostError(Exception):
     """The machine refused a change: one sentence that says what and why."""
 
 
+@dataclass(frozen=True)
+class Disturbance:
+    """What is not as we left it. `lost`: the interface is gone or another one, and only a new TUN helps."""
+
+    what: str
+    lost: bool = False
+
+
 class Host:
     """This network namespace's routes, rules and addresses. Every method runs in the worker thread."""
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
-        self._ip: IPRoute | None = None
+        self._socket: Socket | None = None
+        self._captured: tuple[Capture, int] | None = None  # with the interface's index
 
     async def capture(self, capture: Capture) -> None:
         """Make the kernel route as `capture` says; what an earlier capture had beyond it goes. HostError."""
-        await self._run(lambda ip: _capture(ip, capture))
+
+        def work(netlink: Socket) -> None:
+            self._captured = None
+            self._captured = capture, _capture(netlink, capture)
+
+        await self._run(work)
 
     async def release(self, interface: str | None, mark: int) -> None:
-        """Remove everything of ours and the interface (None: all into which our routes lead). HostError.
+        """Remove everything of ours, and the interface besides those into which our routes lead. HostError.
 
         Whatever is already gone is fine.
         """
-        await self._run(lambda ip: _release(ip, interface, mark))
+
+        def work(netlink: Socket) -> None:
+            self._captured = None
+            _release(netlink, interface, mark)
+
+        await self._run(work)
+
+    async def disturbed(self) -> Disturbance | None:
+        """What somebody else has changed of the last capture; None: nothing. HostError."""
+
+        def work(netlink: Socket) -> Disturbance | None:
+            return _compare(netlink, *self._captured) if self._captured is not None else None
+
+        return await self._run(work)
 
     async def reachable(self, address: IPAddress, mark: int) -> bool:
         """Whether a packet with the mark has a way to `address`; when the kernel cannot say, yes."""
-        return await self._run(lambda ip: _reachable(ip, address, mark))
+        return await self._run(lambda netlink: _reachable(netlink, address, mark))
 
     async def route_mtu(self, address: IPAddress, mark: int) -> int:
         """The MTU of the route to `address` in bytes, 1500 when there is none."""
-        return await self._run(lambda ip: _route_mtu(ip, address, mark))
+        return await self._run(lambda netlink: _route_mtu(netlink, address, mark))
 
-    async def _run(self, job: Callable[[IPRoute], T]) -> T:
+    async def _run(self, job: Callable[[Socket], T]) -> T:
         def work() -> T:
-            if self._ip is None:
-                self._ip = IPRoute()
-            return job(self._ip)
+            try:
+                if self._socket is None:
+                    self._socket = Socket()
+                return job(self._socket)
+            except OSError as error:
+                raise HostError(f"the kernel's routing cannot be asked: {error.strerror or error}") from error
 
         loop = asyncio.get_running_loop()
         try:
@@ -87,54 +111,110 @@ class Host:
         """End the worker thread. What has been captured stays captured."""
 
         def work() -> None:
-            if self._ip is not None:
-                self._ip.close()
+            if self._socket is not None:
+                self._socket.close()
 
-        await asyncio.get_running_loop().run_in_executor(self._worker, work)
-        self._worker.shutdown()
+        self._worker.submit(work)
+        self._worker.shutdown(wait=False)
 
 
-def _capture(ip: IPRoute, capture: Capture) -> None:
+def is_captured() -> bool:
+    """Whether rules of ours are in force in this network namespace, whoever set them. Needs no privilege; HostError."""
+    try:
+        with closing(Socket()) as netlink:
+            return any(netlink.rules(version) for version in _versions())
+    except OSError as error:
+        raise HostError(f"the policy rules cannot be read: {error.strerror or error}") from error
+
+
+def _capture(netlink: Socket, capture: Capture) -> int:
+    """Capture; the interface's index."""
     sysctl.prepare()
-    for version in _versions():
-        route = _unreachable(version, capture.table)
-        _change("the unreachable default route", ip.route, "replace", **route)
-        _set_rules(ip, version, rules(capture, version), capture.table)
-    index = _index(ip, capture.interface)
+    index = _index(capture.interface)
     if index is None:
+        _make(netlink, _blocking(netlink, capture)[0])
         raise HostError(f"the interface {capture.interface} does not exist")
     sysctl.quiet_interface(capture.interface)
-    left_over = _tunnels(ip, capture.table) - {index}
-    what = f"the MTU {capture.mtu} of {capture.interface}"
-    _change(what, ip.link, "set", index=index, mtu=capture.mtu, state="up")
-    _set_addresses(ip, index, capture)
-    for version in _versions():
-        _set_routes(ip, version, index, capture)
-    for other in left_over:  # of an earlier run by another name
-        _change("the tunnel of an earlier run", ip.link, "del", fine=errno.ENODEV, index=other)
+    missing, surplus = _plan(netlink, capture, index)
+    _make(netlink, missing)
+    _make(netlink, surplus)
+    return index
 
 
-def _release(ip: IPRoute, interface: str | None, mark: int) -> None:
-    if interface is not None and not _is_tun(ip, interface):
+def _release(netlink: Socket, interface: str | None, mark: int) -> None:
+    index = _index(interface) if interface is not None else None
+    if index is not None and netlink.link(index).kind != "tun":
         raise HostError(f"the interface {interface} is no tunnel: it is left alone, and so is everything else")
-    for version in (4, 6):
-        _set_rules(ip, version, (), mark)
-    indices = _tunnels(ip, mark)
-    if interface is not None:
-        index = _index(ip, interface)
-        indices = {index} if index is not None else set()
-    for index in indices:
-        _change("the tunnel's interface", ip.link, "del", fine=errno.ENODEV, index=index)
-    for version in (4, 6):
-        for route in _routes(ip, version, mark):
-            _change("a route of ours", ip.route, "del", fine=errno.ESRCH, **route)
+    routes = [route for version in _versions() for route in netlink.routes(version, mark)]
+    tunnels = {route.interface for route in routes} | {index}
+    _make(netlink, [rtnetlink.remove_rule(rule) for version in _versions() for rule in netlink.rules(version)])
+    _make(netlink, [rtnetlink.remove_link(i, "the tunnel's interface") for i in tunnels if i is not None])
+    _make(netlink, [rtnetlink.remove_route(route) for route in routes])
     sysctl.restore()
 
 
-def _tunnels(ip: IPRoute, table: int) -> set[int]:
-    """The interfaces into which our table leads; IPv6 has "unreachable" leave by the loopback device."""
-    leads = {route["oif"] for version in (4, 6) for route in _routes(ip, version, table) if "oif" in route}
-    return leads - {_index(ip, "lo")}
+def _compare(netlink: Socket, capture: Capture, index: int) -> Disturbance | None:
+    if _index(capture.interface) != index:
+        return Disturbance(f"the interface {capture.interface} is not there any more", lost=True)
+    for changes, how in zip(_plan(netlink, capture, index), ("missing", "not ours"), strict=True):
+        for change in changes:
+            if not change.cosmetic:
+                return Disturbance(f"{change.what} is {how}")
+    return None
+
+
+def _plan(netlink: Socket, capture: Capture, index: int) -> tuple[list[Change], list[Change]]:
+    """What is missing of the capture and what is there beyond it, each in the order to change it."""
+    missing, surplus = _blocking(netlink, capture)
+    link = netlink.link(index)
+    if link.mtu != capture.mtu:
+        missing.append(rtnetlink.set_mtu(index, link.name, capture.mtu))
+    if not link.up:
+        missing.append(rtnetlink.set_up(index, link.name))
+    has_ipv6 = sysctl.has_ipv6(capture.interface)
+    present = netlink.addresses(index)
+    wanted = {address for address in capture.addresses if has_ipv6 or address.version == 4}
+    missing += [rtnetlink.add_address(index, address) for address in capture.addresses if address in wanted - present]
+    surplus += [rtnetlink.remove_address(index, address) for address in present - wanted]
+    others = set()
+    for version in _versions():
+        into = {
+            Route(network, capture.table, interface=index, metric=_metric(version))
+            for network in capture.routes
+            if network.version == version and (has_ipv6 or version == 4)  # else "unreachable" catches IPv6
+        }
+        there = netlink.routes(version, capture.table)
+        for route in into.difference(there):
+            missing.append(rtnetlink.set_route(route, f"the route {route.network} into {link.name}"))
+        for route in there:
+            if route not in into and route != _unreachable(version, capture):
+                surplus.append(rtnetlink.remove_route(route))
+                others.add(route.interface)
+    # Of an earlier run by another name.
+    surplus += [rtnetlink.remove_link(i, "the tunnel of an earlier run") for i in others - {index, None}]
+    return missing, surplus
+
+
+def _blocking(netlink: Socket, capture: Capture) -> tuple[list[Change], list[Change]]:
+    """What is missing and what is too much of that which blocks even without an interface."""
+    missing: list[Change] = []
+    surplus: list[Change] = []
+    for version in _versions():
+        unreachable = _unreachable(version, capture)
+        if unreachable not in netlink.routes(version, capture.table):
+            missing.append(rtnetlink.set_route(unreachable, "the unreachable default route"))
+        present, wanted = netlink.rules(version), rules(capture, version)
+        missing += [rtnetlink.add_rule(rule) for rule in wanted if rule not in present]
+        # Only exceptions come and go; one that goes makes the capture tighter.
+        surplus += [rtnetlink.remove_rule(rule) for rule in present if rule not in wanted]
+    return missing, surplus
+
+
+def _make(netlink: Socket, changes: list[Change]) -> None:
+    for change, error in netlink.change(changes):
+        if error == errno.EPERM:
+            raise HostError(f"{change.what} may not be changed: run as root or with CAP_NET_ADMIN")
+        raise HostError(f"{change.what} could not be changed: {os.strerror(error)}")
 
 
 def _versions() -> tuple[int, ...]:
@@ -142,229 +222,38 @@ def _versions() -> tuple[int, ...]:
     return (4, 6) if sysctl.has_ipv6() else (4,)
 
 
-def _change(what: str, call: Callable[..., object], *args: object, fine: int = 0, **request: object) -> None:
-    """Make one change; the errno `fine` means that it was not needed."""
+def _index(interface: str) -> int | None:
     try:
-        call(*args, **request)
-    except NetlinkError as error:
-        if error.code == fine:
-            return
-        if error.code == errno.EPERM:
-            raise HostError(f"{what} may not be changed: run as root or with CAP_NET_ADMIN") from error
-        raise HostError(f"{what} could not be changed: {error.args[-1]}") from error
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return None
 
 
-def _is_tun(ip: IPRoute, interface: str) -> bool:
-    """Whether the interface may be ours: a TUN, or (already) none at all."""
-    index = _index(ip, interface)
-    if index is None:
-        return True
-    (link,) = ip.get_links(index)
-    return bool(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "tun")
+def _metric(version: int) -> int:
+    """The metric that a route has when none is given (for IPv6 IP6_RT_PRIO_USER)."""
+    return 0 if version == 4 else 1024
 
 
-def _index(ip: IPRoute, interface: str) -> int | None:
-    found = ip.link_lookup(ifname=interface)
-    return int(found[0]) if found else None
+def _unreachable(version: int, capture: Capture) -> Route:
+    everything = ip_network("0.0.0.0/0" if version == 4 else "::/0")
+    return Route(everything, capture.table, unreachable=True, metric=UNREACHABLE_METRIC)
 
 
-# Rules
-
-
-def is_captured() -> bool:
-    """Whether rules of ours are in force in this network namespace, whoever set them. Needs no privilege; HostError."""
-    with IPRoute() as ip:
-        return any(_our_rules(ip, version) for version in _versions())
-
-
-def _set_rules(ip: IPRoute, version: int, wanted: tuple[Rule, ...], table: int) -> None:
-    present = {_parse_rule(message, version) for message in _our_rules(ip, version)}
-    for rule in wanted:
-        if rule not in present:
-            _change(f"the policy rule {rule.priority}", _rule, ip, "add", rule, fine=errno.EEXIST)
-    # Only exceptions come and go; one that goes makes the capture tighter.
-    for rule in present - set(wanted):
-        _change(f"the policy rule {rule.priority}", _rule, ip, "del", rule, fine=errno.ENOENT)
-
-
-def _our_rules(ip: IPRoute, version: int) -> list[Any]:
+def _reachable(netlink: Socket, address: IPAddress, mark: int) -> bool:
     try:
-        messages = list(ip.get_rules(family=_FAMILY[version]))
-    except NetlinkError as error:
-        if error.code in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
-            return []
-        raise HostError(f"the policy rules cannot be read: {error.args[-1]}") from error
-    return [message for message in messages if message.get_attr("FRA_PROTOCOL") == PROTOCOL]
-
-
-def _rule(ip: IPRoute, command: str, rule: Rule) -> None:
-    request: dict[str, Any] = {
-        "family": _FAMILY[rule.version],
-        "priority": rule.priority,
-        "FRA_PROTOCOL": PROTOCOL,
-        "action": _FR_ACT_TO_TABLE,
-    }
-    if rule.table is not None:
-        request["table"] = rule.table
-    else:
-        request["table"] = 0
-        if rule.goto is not None:
-            request |= {"action": _FR_ACT_GOTO, "FRA_GOTO": rule.goto}
-        else:
-            request["action"] = _FR_ACT_UNREACHABLE if rule.unreachable else _FR_ACT_NOP
-    if rule.mark is not None:
-        request["fwmark"] = rule.mark
-    if rule.unmarked:
-        request["flags"] = _FIB_RULE_INVERT
-    if rule.to is not None:
-        request["dst"] = str(rule.to.network_address)
-        request["dst_len"] = rule.to.prefixlen
-    if rule.protocol is not None:
-        request["ip_proto"] = rule.protocol
-    if rule.port is not None:
-        request["dport_range"] = f"{rule.port}:{rule.port}"
-    if rule.uid is not None:
-        request["uid_range"] = f"{rule.uid}:{rule.uid}"
-    if rule.specific:
-        request["FRA_SUPPRESS_PREFIXLEN"] = 0
-    ip.rule(command, **request)
-
-
-def _parse_rule(message: Any, version: int) -> Rule:
-    def first(name: str) -> int | None:
-        value = message.get_attr(name)
-        return None if value is None else int(value.split(":")[0])
-
-    dst = message.get_attr("FRA_DST")
-    action = message["action"]
-    return Rule(
-        version=version,
-        priority=message.get_attr("FRA_PRIORITY") or 0,
-        table=message.get_attr("FRA_TABLE") if action == _FR_ACT_TO_TABLE else None,
-        goto=message.get_attr("FRA_GOTO") if action == _FR_ACT_GOTO else None,
-        unreachable=action == _FR_ACT_UNREACHABLE,
-        mark=message.get_attr("FRA_FWMARK"),
-        unmarked=bool(message["flags"] & _FIB_RULE_INVERT),
-        to=ip_network(f"{dst}/{message['dst_len']}") if dst is not None else None,
-        protocol=message.get_attr("FRA_IP_PROTO"),
-        port=first("FRA_DPORT_RANGE"),
-        uid=first("FRA_UID_RANGE"),
-        specific=message.get_attr("FRA_SUPPRESS_PREFIXLEN") == 0,
-    )
-
-
-# Addresses
-
-
-def _set_addresses(ip: IPRoute, index: int, capture: Capture) -> None:
-    present: set[IPInterface] = {
-        ip_interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}")
-        for message in ip.get_addr(index=index)
-    }
-    for address in capture.addresses:
-        if address.version == 6 and not sysctl.has_ipv6(capture.interface):
-            log.warning("IPv6 is off on this machine: the address %s is left out", address)
-        elif address not in present:
-            request = _address(address)
-            _change(f"the address {address}", ip.addr, "add", fine=errno.EEXIST, index=index, **request)
-    for address in present - set(capture.addresses):
-        request = _address(address)
-        _change(f"the address {address}", ip.addr, "del", fine=errno.EADDRNOTAVAIL, index=index, **request)
-
-
-def _address(address: IPInterface) -> dict[str, Any]:
-    request: dict[str, Any] = {"address": str(address.ip), "prefixlen": address.network.prefixlen}
-    if address.version == 6:
-        request["flags"] = 0x02  # IFA_F_NODAD: nobody to ask on a TUN
-    return request
-
-
-# Routes
-
-
-def _unreachable(version: int, table: int) -> dict[str, Any]:
-    return {
-        "family": _FAMILY[version],
-        "dst": "default",
-        "table": table,
-        "type": "unreachable",
-        "priority": UNREACHABLE_METRIC,
-        "proto": PROTOCOL,
-    }
-
-
-def _set_routes(ip: IPRoute, version: int, index: int, capture: Capture) -> None:
-    wanted = {route for route in capture.routes if route.version == version}
-    if version == 6 and not sysctl.has_ipv6(capture.interface):
-        wanted = set()  # the unreachable default catches IPv6
-    for network in wanted:
-        _change(
-            f"the route {network} into {capture.interface}",
-            ip.route,
-            "replace",
-            family=_FAMILY[version],
-            dst=str(network),
-            oif=index,
-            table=capture.table,
-            proto=PROTOCOL,
-        )
-    for route in _routes(ip, version, capture.table):
-        if "oif" in route and route.get("priority") != UNREACHABLE_METRIC:
-            network = ip_network(route["dst"])
-            if network not in wanted or route["oif"] != index:
-                _change("a stale route", ip.route, "del", fine=errno.ESRCH, **route)
-
-
-def _routes(ip: IPRoute, version: int, table: int) -> list[dict[str, Any]]:
-    """Our table's routes, each as the arguments that delete it."""
-    everything: IPNetwork = ip_network("0.0.0.0/0" if version == 4 else "::/0")
-    found = []
-    try:
-        messages = list(ip.get_routes(family=_FAMILY[version], table=table))
-    except NetlinkError as error:
-        if error.code in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT):
-            return []
-        raise HostError(f"the routes cannot be read: {error.args[-1]}") from error
-    for message in messages:
-        if message["proto"] != PROTOCOL or message.get_attr("RTA_TABLE") != table:
-            continue
-        dst = message.get_attr("RTA_DST")
-        route: dict[str, Any] = {
-            "family": _FAMILY[version],
-            "dst": f"{dst}/{message['dst_len']}" if dst is not None else str(everything),
-            "table": table,
-            "proto": PROTOCOL,
-        }
-        if message["type"] == _RTN_UNREACHABLE:
-            route["type"] = "unreachable"
-        else:
-            route["oif"] = message.get_attr("RTA_OIF")
-        if message.get_attr("RTA_PRIORITY") is not None:
-            route["priority"] = message.get_attr("RTA_PRIORITY")
-        found.append(route)
-    return found
-
-
-def _reachable(ip: IPRoute, address: IPAddress, mark: int) -> bool:
-    try:
-        routes = list(ip.route("get", family=_FAMILY[address.version], dst=str(address), mark=mark))
-    except NetlinkError as error:
-        if error.code not in _NO_WAY_OUT:
+        kind, table, _, _ = netlink.way(address, mark)
+    except OSError as error:
+        if error.errno not in _NO_WAY_OUT:
             log.warning("no answer to the question for a route to %s: %s", address, error)
-        return error.code not in _NO_WAY_OUT
+        return error.errno not in _NO_WAY_OUT
     # A route through our own device would be the tunnel inside itself.
-    return any(r["type"] == _RTN_UNICAST and r.get_attr("RTA_TABLE") != mark for r in routes)
+    return kind == RTN_UNICAST and table != mark
 
 
-def _route_mtu(ip: IPRoute, address: IPAddress, mark: int) -> int:
+def _route_mtu(netlink: Socket, address: IPAddress, mark: int) -> int:
     try:
-        for route in ip.route("get", family=_FAMILY[address.version], dst=str(address), mark=mark):
-            metrics = route.get_attr("RTA_METRICS")
-            own = metrics.get_attr("RTAX_MTU") if metrics is not None else None
-            if own:
-                return int(own)
-            for link in ip.get_links(route.get_attr("RTA_OIF")):
-                return int(link.get_attr("IFLA_MTU"))
-    except NetlinkError as error:
+        _, _, index, own = netlink.way(address, mark)
+        return own or netlink.link(index).mtu
+    except OSError as error:
         log.debug("no route to %s: %s", address, error)
     return 1500
