@@ -2,7 +2,19 @@
 
 from engine.host.capture import DEFAULT_ROUTES, Capture
 from engine.host.dns import DnsError, SystemDns
-from engine.host.netlink import Host, HostError, is_captured
+from engine.host.netlink import Disturbance, Host, HostError, is_captured
 from engine.host.offline import OfflineMonitor
+from engine.host.watch import CaptureWatch
 
-__all__ = ["DEFAULT_ROUTES", "Capture", "DnsError", "Host", "HostError", "OfflineMonitor", "SystemDns", "is_captured"]
+__all__ = [
+    "DEFAULT_ROUTES",
+    "Capture",
+    "CaptureWatch",
+    "Disturbance",
+    "DnsError",
+    "Host",
+    "HostError",
+    "OfflineMonitor",
+    "SystemDns",
+    "is_captured",
+]

@@ -176,7 +176,7 @@ def _plan(netlink: Socket, capture: Capture, index: int) -> tuple[list[Change], 
     wanted = {address for address in capture.addresses if has_ipv6 or address.version == 4}
     missing += [rtnetlink.add_address(index, address) for address in capture.addresses if address in wanted - present]
     surplus += [rtnetlink.remove_address(index, address) for address in present - wanted]
-    others = set()
+    others: set[int] = set()
     for version in _versions():
         into = {
             Route(network, capture.table, interface=index, metric=_metric(version))
@@ -189,9 +189,10 @@ def _plan(netlink: Socket, capture: Capture, index: int) -> tuple[list[Change], 
         for route in there:
             if route not in into and route != _unreachable(version, capture):
                 surplus.append(rtnetlink.remove_route(route))
-                others.add(route.interface)
+                if route.interface is not None and route.interface != index:
+                    others.add(route.interface)
     # Of an earlier run by another name.
-    surplus += [rtnetlink.remove_link(i, "the tunnel of an earlier run") for i in others - {index, None}]
+    surplus += [rtnetlink.remove_link(i, "the tunnel of an earlier run") for i in others]
     return missing, surplus
 
 

@@ -21,6 +21,8 @@ PROTOCOL = 109  # routing protocol number of our rules and routes (rt_protos: un
 UNREACHABLE_METRIC = 0xFFFFFFFF
 TIMEOUT = 10.0  # seconds for an answer of the kernel
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
+# RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE: notes of every change
+GROUPS = (1, 5, 7, 8, 9, 11, 19)
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _EVERYTHING: dict[int, IPNetwork] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}

@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from engine.firewall import FirewallError
-from engine.firewall.nftables import apply
+from engine.firewall.nftables import apply, kernel, libnftables
+from engine.firewall.nftables.kernel import Table
 from engine.policy import Policy, State
 
 log = logging.getLogger(__name__)
@@ -51,25 +52,55 @@ class Nftables:
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nftables")
+        self._context = libnftables.Context()
         self._clean = False  # whether we know that there is no table: a killed run may have left one
+        self._loaded: Table | None = None  # our table as it was after the last load
 
     async def missing(self) -> list[str]:
         """What the machine lacks for it, one sentence each."""
-        return await self._run(apply.missing)
+        return await self._run(lambda: apply.missing(run=self._context.run))
 
     async def apply(self, policy: Policy) -> None:
         """Put a policy that blocks in force. FirewallError; its `enforced` says whether the former rules remain."""
+
+        def work() -> None:
+            self._loaded = None
+            # The sysctls are engine.host's, which restores them.
+            self._loaded = apply.load(policy, run=self._context.run)
+
         self._clean = False
-        await self._run(lambda: apply.apply(policy, sysctls=False))  # engine.host sets those, and restores them
+        await self._run(work)
 
     async def remove(self) -> None:
         """Remove our table, or that of an earlier run, if there is one. FirewallError."""
+
+        def work() -> None:
+            self._loaded = None
+            apply.remove(run=self._context.run)
+
         if not self._clean:
-            await self._run(apply.remove)
+            await self._run(work)
             self._clean = True
+
+    async def disturbed(self) -> str:
+        """What somebody else has done to the table since it was loaded; empty: nothing. FirewallError."""
+
+        def work() -> str:
+            if self._loaded is None:
+                return ""
+            try:
+                found = kernel.read()
+            except OSError as error:
+                raise FirewallError(f"nftables cannot be read: {error}", enforced=False) from error
+            if found is None:
+                return "the firewall's table has been removed"
+            return "" if found == self._loaded else "the firewall's table has been changed"
+
+        return await self._run(work)
 
     async def close(self) -> None:
         """End the worker thread; the rules stay."""
+        self._worker.submit(self._context.close)
         self._worker.shutdown(wait=False)
 
     async def _run(self, job: Callable[[], T]) -> T:

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from engine.firewall import FirewallError
-from engine.firewall.nftables import apply, libnftables, render
+from engine.firewall.nftables import apply, kernel, libnftables, render
+from engine.firewall.nftables.apply import Run
 from engine.policy import Policy, State, Tunnel
 from tests.netns.lab import Lab, Namespace
 from tests.unit.firewall.golden import POLICIES
 
 pytestmark = pytest.mark.netns
 
-BOTH_WAYS = pytest.mark.parametrize("library", [True, False], ids=["libnftables", "nft"])
+BOTH_WAYS = pytest.mark.parametrize("run", [libnftables.run, libnftables.run_by_tool], ids=["libnftables", "nft"])
 FOREIGN = """
 table inet docker {
     chain forward { type filter hook forward priority 0; policy accept; ip saddr 10.9.9.9 drop; }
@@ -43,8 +44,8 @@ def ours(ns: Namespace) -> str:
 
 @BOTH_WAYS
 @pytest.mark.parametrize("name", [name for name, policy in POLICIES.items() if policy.blocks])
-def test_every_state_loads_and_is_verified(ns: Namespace, name: str, library: bool) -> None:
-    assert apply.apply(POLICIES[name], library=library) == []
+def test_every_state_loads_and_is_verified(ns: Namespace, name: str, run: Run) -> None:
+    assert apply.apply(POLICIES[name], run=run) == []
     assert 'comment "P-0"' in ours(ns)
 
 
@@ -55,28 +56,28 @@ def test_a_second_policy_replaces_the_first(ns: Namespace) -> None:
 
 
 @BOTH_WAYS
-def test_disconnected_leaves_no_table_of_ours_and_every_other_one(ns: Namespace, library: bool) -> None:
+def test_disconnected_leaves_no_table_of_ours_and_every_other_one(ns: Namespace, run: Run) -> None:
     ns.sh("nft", "-f", "-", stdin=FOREIGN)
     before = ns.sh("nft", "list", "table", "inet", "docker")
-    apply.apply(POLICIES["connected"], library=library)
+    apply.apply(POLICIES["connected"], run=run)
     assert tables(ns) == {"docker", "molehill"}
-    apply.apply(Policy(State.DISCONNECTED), library=library)
+    apply.apply(Policy(State.DISCONNECTED), run=run)
     assert tables(ns) == {"docker"}
-    apply.apply(POLICIES["connected"], library=library)
-    apply.remove(library=library)
-    apply.remove(library=library)
+    apply.apply(POLICIES["connected"], run=run)
+    apply.remove(run=run)
+    apply.remove(run=run)
     assert tables(ns) == {"docker"}
     assert ns.sh("nft", "list", "table", "inet", "docker") == before
 
 
 @BOTH_WAYS
-def test_asking_what_is_missing_touches_no_rule_and_no_packet(ns: Namespace, library: bool) -> None:
-    assert apply.missing(library=library) == []
+def test_asking_what_is_missing_touches_no_rule_and_no_packet(ns: Namespace, run: Run) -> None:
+    assert apply.missing(run=run) == []
     assert tables(ns) == set()
     ns.sh("ping", "-c", "1", "-W", "1", "127.0.0.1")
-    apply.apply(POLICIES["connected"], library=library)
+    apply.apply(POLICIES["connected"], run=run)
     before = ours(ns)
-    assert apply.missing(library=library) == []
+    assert apply.missing(run=run) == []
     assert tables(ns) == {"molehill"}
     assert ours(ns) == before
 
@@ -85,8 +86,8 @@ def test_where_nftables_is_missing_that_is_said_and_there_is_nothing_to_remove(
     ns: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(libnftables, "_NFT", ())
-    assert "neither libnftables nor nft is installed" in apply.missing(library=False)[0]
-    apply.remove(library=False)
+    assert "neither libnftables nor nft is installed" in apply.missing(run=libnftables.run_by_tool)[0]
+    apply.remove(run=libnftables.run_by_tool)
 
 
 def test_a_kernel_without_netfilter_is_told_before_the_library_is_asked(
@@ -99,9 +100,9 @@ def test_a_kernel_without_netfilter_is_told_before_the_library_is_asked(
 
 @BOTH_WAYS
 def test_a_document_with_one_bad_rule_leaves_the_former_rules(
-    ns: Namespace, monkeypatch: pytest.MonkeyPatch, library: bool
+    ns: Namespace, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
-    apply.apply(POLICIES["error"], library=library)
+    apply.apply(POLICIES["error"], run=run)
     before = ours(ns)
 
     def broken(policy: Policy, *, counters: bool = False) -> dict[str, Any]:
@@ -110,24 +111,65 @@ def test_a_document_with_one_bad_rule_leaves_the_former_rules(
         last["add"]["rule"]["expr"] = [{"jump": {"target": "no-such-chain"}}]
         return {"nftables": [*document["nftables"], last]}
 
+    apply._prepared.cache_clear()
     monkeypatch.setattr(apply, "render", broken)
     with pytest.raises(FirewallError, match="those from before stay in force") as caught:
-        apply.apply(POLICIES["connected"], library=library)
+        apply.apply(POLICIES["connected"], run=run)
     assert caught.value.enforced
     assert ours(ns) == before
+    apply._prepared.cache_clear()
 
 
 def test_rules_that_somebody_changed_meanwhile_are_noticed(ns: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = apply._listed
+    read = kernel.read
 
-    def meddled(*, library: bool) -> list[str]:
+    def meddled() -> kernel.Table | None:
         ns.sh("nft", "insert", "rule", "inet", "molehill", "output", "accept")
-        return listed(library=library)
+        return read()
 
-    monkeypatch.setattr(apply, "_listed", meddled)
+    monkeypatch.setattr(kernel, "read", meddled)
     with pytest.raises(FirewallError, match="may be leaking") as caught:
         apply.apply(POLICIES["error"])
     assert not caught.value.enforced
+
+
+@pytest.mark.parametrize(
+    "meddling",
+    [
+        "insert rule inet molehill output accept",
+        "add rule inet molehill input tcp dport 22 accept",
+        "flush chain inet molehill output",
+        "add chain inet molehill other { type filter hook output priority -1; policy accept; }",
+        "chain inet molehill output { policy accept; }",
+        "table inet molehill { flags dormant; }",
+        "flush ruleset; add table inet molehill",
+    ],
+)
+def test_every_change_of_the_table_changes_its_digest(ns: Namespace, meddling: str) -> None:
+    apply.apply(POLICIES["error"])
+    before = kernel.read()
+    assert before == kernel.read()
+    ns.sh("nft", "-f", "-", stdin=FOREIGN)
+    assert kernel.read() == before, "what is not ours does not matter"
+    ns.sh("nft", *meddling.split(" "))
+    after = kernel.read()
+    assert before is not None
+    assert after is not None
+    assert after.digest != before.digest
+
+
+def test_a_kept_context_loads_like_a_new_one_and_sees_what_others_changed_meanwhile(ns: Namespace) -> None:
+    context = libnftables.Context()
+    for name in ("error", "connected", "error"):
+        apply.apply(POLICIES[name], run=context.run)
+        ns.sh("nft", "flush", "ruleset")
+    with pytest.raises(libnftables.NftError):
+        context.run("no such command")
+    apply.apply(POLICIES["connected"], run=context.run)
+    assert 'comment "P-0"' in ours(ns)
+    apply.remove(run=context.run)
+    assert tables(ns) == set()
+    context.close()
 
 
 def test_counters_count(ns: Namespace) -> None:

@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
         "import sys, click\nfrom engine.cli.main import molehill\n"
         f"try: molehill({words!r}, prog_name='molehill')\n"
         "except SystemExit as end: assert not end.code\n"
-        "heavy = {'pyroute2', 'nacl', 'native', 'cffi', 'uvloop', 'asyncio', 'msgspec', 'pytun'} & set(sys.modules)\n"
+        "heavy = {'nacl', 'native', 'cffi', 'uvloop', 'asyncio', 'msgspec', 'pytun'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)

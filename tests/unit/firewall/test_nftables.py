@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine.firewall import FirewallError
-from engine.firewall.nftables import apply, libnftables, render, reset, sysctl
+from engine.firewall.nftables import apply, kernel, libnftables, render, reset, sysctl
 from engine.policy import MARK, Hop, Platform, Policy, Protocol, State, Tunnel
 from tests.unit.firewall.golden import POLICIES
 
@@ -120,20 +120,20 @@ def test_a_scoped_address_is_rendered_without_its_scope() -> None:
     assert "%" not in json.dumps(render(Policy(State.CONNECTING, peer=hop)))
 
 
-@pytest.mark.parametrize(("listing", "enforced"), [("", False), ('{"chain": 1}', True)])
-def test_a_failed_load_says_whether_rules_from_before_stay(
-    monkeypatch: pytest.MonkeyPatch, listing: str, enforced: bool
-) -> None:
+@pytest.mark.parametrize("enforced", [False, True])
+def test_a_failed_load_says_whether_rules_from_before_stay(monkeypatch: pytest.MonkeyPatch, enforced: bool) -> None:
     """On a kernel without nftables nothing stays, and the user must know (ERR-3)."""
 
-    def refuse(command: str, *, library: bool = True) -> str:
-        if '"list"' not in command or not listing:
-            raise libnftables.NftError("no such luck")
-        ours = {"table": {"family": "inet", "name": "molehill"}}
-        chain = {"chain": {"name": "output", "hook": "output", "prio": 0, "policy": "drop"}}
-        return json.dumps({"nftables": [ours, chain]})
+    def refuse(command: str) -> str:
+        raise libnftables.NftError("no such luck")
+
+    def there() -> kernel.Table:
+        if not enforced:
+            raise OSError("no netfilter")
+        return kernel.Table(("output: hook output 0, policy drop",), b"")
 
     monkeypatch.setattr(libnftables, "run", refuse)
+    monkeypatch.setattr(kernel, "read", there)
     with pytest.raises(FirewallError, match="no such luck") as caught:
         apply.apply(POLICIES["error"])
     assert caught.value.enforced == enforced
@@ -142,7 +142,8 @@ def test_a_failed_load_says_whether_rules_from_before_stay(
 
 
 def test_a_load_that_left_nothing_behind_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libnftables, "run", lambda command, library=True: '{"nftables": []}')
+    monkeypatch.setattr(libnftables, "run", lambda command: "")
+    monkeypatch.setattr(kernel, "read", lambda: None)
     with pytest.raises(FirewallError, match=r"may be leaking.*nothing is there") as caught:
         apply.apply(POLICIES["error"])
     assert not caught.value.enforced
@@ -162,7 +163,7 @@ def test_a_tool_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", hang)
     monkeypatch.setattr(libnftables, "_NFT", (Path("/"),))
     with pytest.raises(libnftables.NftError, match="timed out"):
-        libnftables.run("{}", library=False)
+        libnftables.run_by_tool("{}")
 
 
 @pytest.mark.parametrize(("before", "after"), [("0", "2"), ("1", "2"), ("2", "2"), ("8", "8")])

@@ -240,7 +240,7 @@ def test_nftables_that_does_not_answer_is_a_failure_in_time(monkeypatch: pytest.
 
     done = threading.Event()
     monkeypatch.setattr(firewall_module, "JOB_SECONDS", 0.02)
-    monkeypatch.setattr(apply, "apply", lambda policy, sysctls: done.wait(5))
+    monkeypatch.setattr(apply, "load", lambda policy, run: done.wait(5))
 
     async def main() -> None:
         nftables = Nftables()
@@ -255,8 +255,8 @@ def test_nftables_that_does_not_answer_is_a_failure_in_time(monkeypatch: pytest.
 
 def test_nftables_looks_for_a_table_until_it_knows_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(apply, "apply", lambda policy, sysctls: calls.append(f"apply, sysctls {sysctls}"))
-    monkeypatch.setattr(apply, "remove", lambda: calls.append("remove"))
+    monkeypatch.setattr(apply, "load", lambda policy, run: calls.append("load"))
+    monkeypatch.setattr(apply, "remove", lambda run: calls.append("remove"))
 
     async def main() -> None:
         nftables = Nftables()
@@ -267,4 +267,4 @@ def test_nftables_looks_for_a_table_until_it_knows_that_there_is_none(monkeypatc
         await nftables.close()
 
     asyncio.run(main())
-    assert calls == ["remove", "apply, sysctls False", "remove"]
+    assert calls == ["remove", "load", "remove"]
