@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 # linux/if_tun.h
 TUNSETIFF: Final = 0x400454CA
+TUNSETPERSIST: Final = 0x400454CB
 TUNSETOFFLOAD: Final = 0x400454D0
 TUNGETIFF: Final = 0x800454D2
 TUNSETVNETHDRSZ: Final = 0x400454D8

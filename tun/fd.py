@@ -15,7 +15,7 @@ import stat
 import struct
 
 from tun.device import TUNGETIFF, TunError
-from tun.linux import negotiate_offloads, set_vnet_hdr_len
+from tun.linux import let_go, negotiate_offloads, set_vnet_hdr_len
 
 # Flags of TUNGETIFF, linux/if_tun.h.
 _IFF_TUN = 0x0001
@@ -104,3 +104,9 @@ class FdTun:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def discard(self) -> None:
+        """Close the descriptor and let the interface go, by whatever name and in whatever namespace it is now."""
+        if self._interface:
+            let_go(self._fd)
+        self.close()

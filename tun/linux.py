@@ -6,6 +6,7 @@ close-on-exec -> MTU. The interface starts down and without addresses: `up()` he
 the host integration.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -22,6 +23,7 @@ from tun.device import (
     TUN_F_USO4,
     TUN_F_USO6,
     TUNSETOFFLOAD,
+    TUNSETPERSIST,
     TUNSETVNETHDRSZ,
     VNET_HDR_LEN,
     TunError,
@@ -49,6 +51,12 @@ def negotiate_offloads(fd: int) -> int:
         else:
             return offer
     return 0
+
+
+def let_go(fd: int) -> None:
+    """Make the interface one that goes with its last queue."""
+    with contextlib.suppress(OSError):  # it has gone
+        fcntl.ioctl(fd, TUNSETPERSIST, 0)
 
 
 class LinuxTun:
@@ -121,6 +129,11 @@ class LinuxTun:
     def close(self) -> None:
         """Close the queue; the interface goes too unless it is persistent."""
         self._tun.close()
+
+    def discard(self) -> None:
+        """Close the queue and let the interface go, by whatever name and in whatever namespace it is now."""
+        let_go(self.fileno())
+        self.close()
 
 
 def _why(name: str, error: OSError) -> str:

@@ -3,6 +3,7 @@
 from engine.host.capture import DEFAULT_ROUTES, Capture
 from engine.host.dns import DnsError, SystemDns
 from engine.host.netlink import Disturbance, Host, HostError, is_captured
+from engine.host.notes import Notes
 from engine.host.offline import OfflineMonitor
 from engine.host.watch import CaptureWatch
 
@@ -14,6 +15,7 @@ __all__ = [
     "DnsError",
     "Host",
     "HostError",
+    "Notes",
     "OfflineMonitor",
     "SystemDns",
     "is_captured",

@@ -146,7 +146,7 @@ def _release(netlink: Socket, interface: str | None, mark: int) -> None:
     if index is not None and netlink.link(index).kind != "tun":
         raise HostError(f"the interface {interface} is no tunnel: it is left alone, and so is everything else")
     routes = [route for version in _versions() for route in netlink.routes(version, mark)]
-    tunnels = {route.interface for route in routes} | {index}
+    tunnels = {route.interface for route in routes if _is_tun(netlink, route.interface)} | {index}
     _make(netlink, [rtnetlink.remove_rule(rule) for version in _versions() for rule in netlink.rules(version)])
     _make(netlink, [rtnetlink.remove_link(i, "the tunnel's interface") for i in tunnels if i is not None])
     _make(netlink, [rtnetlink.remove_route(route) for route in routes])
@@ -189,7 +189,7 @@ def _plan(netlink: Socket, capture: Capture, index: int) -> tuple[list[Change], 
         for route in there:
             if route not in into and route != _unreachable(version, capture):
                 surplus.append(rtnetlink.remove_route(route))
-                if route.interface is not None and route.interface != index:
+                if route.interface is not None and route.interface != index and _is_tun(netlink, route.interface):
                     others.add(route.interface)
     # Of an earlier run by another name.
     surplus += [rtnetlink.remove_link(i, "the tunnel of an earlier run") for i in others]
@@ -228,6 +228,14 @@ def _index(interface: str) -> int | None:
         return socket.if_nametoindex(interface)
     except OSError:
         return None
+
+
+def _is_tun(netlink: Socket, index: int | None) -> bool:
+    """Whether the device may be one of ours; whatever else a route leads to is never deleted."""
+    try:
+        return index is not None and netlink.link(index).kind == "tun"
+    except OSError:  # it has just gone
+        return False
 
 
 def _metric(version: int) -> int:

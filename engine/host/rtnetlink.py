@@ -37,7 +37,7 @@ _FR_TO_TABLE, _FR_GOTO, _FR_NOP, _FR_UNREACHABLE = 1, 2, 3, 7
 _INVERT = 2  # FIB_RULE_INVERT
 _NODAD = 0x02  # IFA_F_NODAD: nobody to ask on a TUN
 _IFF_UP = 1
-_SCOPE_LINK = 253
+_SCOPE_LINK, _SCOPE_ANY = 253, 255  # RT_SCOPE_LINK, RT_SCOPE_NOWHERE
 _FRA_DST, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS, _FRA_TABLE = 1, 4, 6, 10, 14, 15
 _FRA_UID_RANGE, _FRA_PROTOCOL, _FRA_IP_PROTO, _FRA_DPORT_RANGE = 20, 21, 22, 24
 _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE, _RTA_MARK = 1, 4, 6, 8, 15, 16
@@ -212,12 +212,13 @@ def remove_rule(rule: Rule) -> Change:
 
 def set_route(route: Route, what: str) -> Change:
     """Add a route, or put it in place of another to the same network."""
-    return Change(what, _NEWROUTE, _CREATE | _REPLACE, _route(route))
+    scope = 0 if route.unreachable else _SCOPE_LINK
+    return Change(what, _NEWROUTE, _CREATE | _REPLACE, _route(route, scope))
 
 
 def remove_route(route: Route) -> Change:
     """Remove a route; it need not be there."""
-    return Change(f"the route {route.network}", _DELROUTE, 0, _route(route), (errno.ESRCH,))
+    return Change(f"the route {route.network}", _DELROUTE, 0, _route(route, _SCOPE_ANY), (errno.ESRCH,))
 
 
 def add_address(index: int, address: IPInterface) -> Change:
@@ -301,9 +302,8 @@ def _parse_rule(body: bytes, version: int) -> Rule | None:
     )
 
 
-def _route(route: Route) -> bytes:
+def _route(route: Route, scope: int) -> bytes:
     kind = RTN_UNREACHABLE if route.unreachable else RTN_UNICAST
-    scope = 0 if route.unreachable else _SCOPE_LINK
     version, length = route.network.version, route.network.prefixlen
     body = struct.pack("=BBBBBBBBI", _FAMILY[version], length, 0, 0, 0, route.protocol, scope, kind, 0)
     body += _u32(_RTA_TABLE, route.table)

@@ -16,11 +16,11 @@ from engine.host.rtnetlink import GROUPS
 
 log = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 0.05
+SETTLE_SECONDS = 0.2
 
 
 class CaptureWatch:
-    """Calls `on_disturbance` on the event loop's thread, again and again while nothing is done about it."""
+    """Calls `on_disturbance` on the event loop's thread."""
 
     def __init__(self, host: Host, on_disturbance: Callable[[Disturbance], None]) -> None:
         self._host, self._on_disturbance = host, on_disturbance

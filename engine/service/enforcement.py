@@ -2,7 +2,8 @@
 
 It owns the one TUN and the tunnel behind it. Order of a change, as engine/service/firewall.py has it:
 
-* tightening: program, nftables (in the firewall mode), routes; each is tried even if one before it failed;
+* tightening: the program, then nftables (in the firewall mode) and the routes at the same time; each is tried even if
+  another one failed;
 * loosening: nftables, program, routes; the first failure ends it, and the rest stays strict.
 
 Every step has a time limit, whatever it is made of, and whatever fails is a `Failed`: the event that tells the state
@@ -87,26 +88,24 @@ class Enforcement:
     async def apply(self, policy: Policy, configuration: Configuration) -> None:
         """Put the policy in force; Failed says what is in force instead."""
         before, self._in_force = self._in_force, None
-        loosening = loosens(before, policy)
-        steps = [self._publish, self._load_firewall]
-        if loosening:
-            steps.reverse()
-        if policy.blocks:
-            self._captured = None  # set everything again: somebody may have changed it
-            steps.append(self.capture)
-        failed: Failed | None = None
-        for step in steps:
-            try:
-                await step(policy, configuration)
-            except Failed as failure:
-                if loosening:
-                    raise
-                failed = failed or failure
-        if failed is not None:
-            raise failed
+        if loosens(before, policy):
+            await self._load_firewall(policy, configuration)
+            await self._publish(policy, configuration)
+            if policy.blocks:
+                await self.capture(policy, configuration)
+        else:
+            await self._tighten(policy, configuration)
         self._in_force = policy
         if policy.blocks and not configuration.firewall:
             await self._remove_stale_table()
+
+    async def _tighten(self, policy: Policy, configuration: Configuration) -> None:
+        """The program first; firewall and routes are in the hands of two threads, and need not wait for each other."""
+        published = await _failure(self._publish(policy, configuration))
+        others = (self._load_firewall(policy, configuration), self.capture(policy, configuration))
+        for failure in (published, *await asyncio.gather(*map(_failure, others))):
+            if failure is not None:
+                raise failure
 
     async def prepare(self, policy: Policy, configuration: Configuration) -> None:
         """Open the TUN and give it this policy's program; nothing else changes yet. Failed."""
@@ -121,6 +120,7 @@ class Enforcement:
         capture = configuration.capture(policy, self._mtu)
         if capture == self._captured and self.tunnel is not None:
             return
+        self._captured = None
         try:
             await self._open(configuration)
             await within("the kernel's routing", self._host.capture(capture))
@@ -159,6 +159,10 @@ class Enforcement:
             log.exception("the tunnel could not be stopped, so it is closed")
             self._lost = True
 
+    def doubt(self) -> None:
+        """Somebody else may have changed the routes: the next apply looks at all of them."""
+        self._captured = None
+
     def lost(self) -> None:
         """The interface is gone, or somebody else's: the next apply opens another."""
         self._lost = True
@@ -181,7 +185,10 @@ class Enforcement:
         try:
             if self._lost:
                 self._lost = False
-                await self.close_tunnel()
+                tunnel, tun = self._take_out()
+                await _close(tunnel, None)
+                if tun is not None:
+                    tun.discard()
             self._compiled = compile_policy(policy)
             if self.tunnel is not None:
                 self.tunnel.apply(self._compiled.code, self._compiled.ids)
@@ -259,6 +266,14 @@ class Enforcement:
 
         threading.Thread(target=work, name="open-tun", daemon=True).start()
         return await within("the TUN device", opened)
+
+
+async def _failure(step: Awaitable[None]) -> Failed | None:
+    try:
+        await step
+    except Failed as failure:
+        return failure
+    return None
 
 
 async def _close(tunnel: TunnelPort | None, tun: TunPort | None) -> None:

@@ -4,7 +4,7 @@ A policy is enforced twice in the firewall mode, by the native program in the TU
 through the tunnel has to pass both, so while they change one after the other it is judged by the stricter of each; what
 goes past the tunnel meets nftables alone. The order decides what a failure in between leaves behind:
 
-* tightening: first the program, then nftables, then the routes; each is tried even if one before it failed;
+* tightening: first the program, then nftables and the routes together; each is tried even if another one failed;
 * loosening: first nftables, then the program, then the routes; the first failure ends it, and the rest stays strict.
 """
 
@@ -52,13 +52,14 @@ class Nftables:
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nftables")
-        self._context = libnftables.Context()
+        self._context, self._reader = libnftables.Context(), kernel.Reader()
+        self._access = apply.Access(self._context.run, self._reader.read)
         self._clean = False  # whether we know that there is no table: a killed run may have left one
         self._loaded: Table | None = None  # our table as it was after the last load
 
     async def missing(self) -> list[str]:
         """What the machine lacks for it, one sentence each."""
-        return await self._run(lambda: apply.missing(run=self._context.run))
+        return await self._run(lambda: apply.missing(access=self._access))
 
     async def apply(self, policy: Policy) -> None:
         """Put a policy that blocks in force. FirewallError; its `enforced` says whether the former rules remain."""
@@ -66,7 +67,7 @@ class Nftables:
         def work() -> None:
             self._loaded = None
             # The sysctls are engine.host's, which restores them.
-            self._loaded = apply.load(policy, run=self._context.run)
+            self._loaded = apply.load(policy, access=self._access)
 
         self._clean = False
         await self._run(work)
@@ -76,7 +77,7 @@ class Nftables:
 
         def work() -> None:
             self._loaded = None
-            apply.remove(run=self._context.run)
+            apply.remove(access=self._access)
 
         if not self._clean:
             await self._run(work)
@@ -89,7 +90,7 @@ class Nftables:
             if self._loaded is None:
                 return ""
             try:
-                found = kernel.read()
+                found = self._reader.read()
             except OSError as error:
                 raise FirewallError(f"nftables cannot be read: {error}", enforced=False) from error
             if found is None:
@@ -101,6 +102,7 @@ class Nftables:
     async def close(self) -> None:
         """End the worker thread; the rules stay."""
         self._worker.submit(self._context.close)
+        self._worker.submit(self._reader.close)
         self._worker.shutdown(wait=False)
 
     async def _run(self, job: Callable[[], T]) -> T:

@@ -53,7 +53,10 @@ class TunPort(Protocol):
         """The descriptor."""
 
     def close(self) -> None:
-        """Close the descriptor."""
+        """Close the descriptor; a persistent interface stays."""
+
+    def discard(self) -> None:
+        """Close the descriptor, and let the interface go."""
 
 
 class FirewallPort(Protocol):

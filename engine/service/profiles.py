@@ -64,7 +64,7 @@ _FIREWALL_GAPS = (
     Gap(
         "NFT-2",
         "processes with CAP_NET_ADMIN: they can mark packets as the engine's own, which then reach the VPN server's "
-        "port and nothing else, and they can remove the firewall's table, which is not watched",
+        "port and nothing else, and they can remove the firewall's table, which is then loaded again",
     ),
 )
 _EXEMPT = Gap(

@@ -25,8 +25,8 @@ from typing import Any
 
 from engine import state
 from engine.firewall import FirewallError
-from engine.host import DnsError, Host, OfflineMonitor
-from engine.policy import MARK, IPAddress, Platform, State, nets
+from engine.host import Host
+from engine.policy import MARK, State
 from engine.service import device, place
 from engine.service.builder import DEFAULT_MTU, MIN_MTU, Configuration
 from engine.service.connection import Connection
@@ -34,7 +34,9 @@ from engine.service.enforcement import Enforcement, Failed, within
 from engine.service.firewall import Nftables
 from engine.service.place import Unavailable
 from engine.service.ports import DnsPort, FirewallPort, HostPort, OnTun, OpenTun, OpenTunnel
+from engine.service.resolvers import Resolvers
 from engine.service.status import SessionStatus, as_data
+from engine.service.watches import Watches
 from engine.state import Candidate, Cause, CauseKind
 from engine.tunnel.clock import wall
 from engine.tunnel.events import Stopped, TunnelEvent
@@ -76,7 +78,7 @@ class Session:
         self._numbered: list[tuple[int, Configuration]] = []  # those of the last change, with their generations
         self._generation = 0
         self._host: HostPort = host if host is not None else Host()
-        self._dns = dns  # None: the system's resolvers are left alone
+        self._resolvers = Resolvers(dns)
         self._firewall: FirewallPort = firewall if firewall is not None else Nftables()
         self._enforcement = Enforcement(
             host=self._host,
@@ -93,10 +95,11 @@ class Session:
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._connection = Connection(self.post)
-        self._offline: OfflineMonitor | None = None
+        self._watches: Watches | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._retries = 0
         self._lock: socket.socket | None = None
+        self._closed = False
         self._status = SessionStatus(self._machine.situation.status, wall())
         self._watchers: set[asyncio.Queue[SessionStatus]] = set()
 
@@ -120,9 +123,8 @@ class Session:
     def details(self) -> dict[str, Any]:
         """All there is to tell, as plain data (see `engine.service.status.as_data`)."""
         tunnel = self._enforcement.tunnel
-        resolvers = self._dns.describe() if self._dns is not None else ""
         facts = tunnel.status() if tunnel is not None else None
-        connection = self._connection
+        connection, resolvers = self._connection, self._resolvers.describe()
         return as_data(
             self._status, self._configuration, facts, resolvers, connection.verified_by, connection.bridge_drops
         )
@@ -138,7 +140,7 @@ class Session:
         try:
             if self._configuration.firewall and (missing := await self._firewall.missing()):
                 raise Unavailable("; ".join(missing))
-            await self._recover_dns()
+            await self._resolvers.recover()
             policy = self._machine.situation.policy
             if connecting:
                 await self._enforcement.prepare(policy, self._configuration)
@@ -149,9 +151,9 @@ class Session:
             self._give_up_place()
             why = error.event.cause.detail if isinstance(error, Failed) else str(error)
             raise Unavailable(why) from None
-        if isinstance(self._host, Host):
-            self._offline = OfflineMonitor(self._host, MARK, self._online_changed)
-            self._watch_ways_out()
+        firewall = self._firewall if self._configuration.firewall else None
+        self._watches = Watches(self._host, firewall, self.post, self._enforcement.lost)
+        self._watches.ways_out(self._machine.situation.settings.candidates)
         self._runner = asyncio.create_task(self._run(), name="session")
         if not connecting:
             self.post(self._changed(*(each for _, each in self._numbered)))
@@ -254,7 +256,10 @@ class Session:
         await self.leave(self._configuration.always_require_vpn)
 
     async def close(self) -> None:
-        """End without disconnecting: what blocks goes on blocking, as after a crash."""
+        """End without disconnecting: what blocks goes on blocking, as after a crash. A second time does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         if self._runner is not None:
             self._runner.cancel()
             with suppress(asyncio.CancelledError):
@@ -262,13 +267,12 @@ class Session:
         if self._retry is not None:
             self._retry.cancel()
         await self._connection.end()
-        if self._offline is not None:
-            self._offline.close()
+        if self._watches is not None:
+            self._watches.close()
         await self._enforcement.close_tunnel()
         await self._host.close()
         await self._firewall.close()
-        if self._dns is not None:
-            await self._dns.close()
+        await self._resolvers.close()
         self._give_up_place()
 
     def post(self, event: state.Event) -> None:
@@ -305,6 +309,8 @@ class Session:
         log.info("event: %s", event)
         if isinstance(event, _Change):
             self._configurations = event.configurations
+        if isinstance(event, state.Disturbed | state.DeviceLost | state.Retry):
+            self._enforcement.doubt()
         for effect in self._machine.handle(event):
             try:
                 await self._perform(effect)
@@ -326,13 +332,14 @@ class Session:
                 log.info("policy: %s", policy.describe())
                 if policy.state is not State.DISCONNECTING:  # which keeps the facts it found
                     self._configuration = self._configurations[situation.choice]
-                    self._watch_ways_out()
+                    if self._watches is not None:
+                        self._watches.ways_out(situation.settings.candidates)
                 await self._enforcement.apply(policy, self._configuration)
             case state.OpenTun():
                 await self._enforcement.capture(situation.policy, self._configuration)
                 if not situation.device:
                     self.post(state.InterfaceUp())
-                await self._ask_nobody()
+                await self._resolvers.block(situation.state, self._configuration)
             case state.CloseTun():
                 await self._enforcement.release(self._configuration)
             case state.StartTunnel(_, timeout, pause):
@@ -345,9 +352,9 @@ class Session:
                 await self._enforcement.silence()
                 self.post(state.TunnelClosed())
             case state.SetDns(servers):
-                await self._set_dns(servers)
+                await self._resolvers.set(servers, self._configuration)
             case state.ResetDns():
-                await self._reset_dns()
+                await self._resolvers.reset()
             case state.Report(status):
                 tunnel = self._enforcement.tunnel
                 if status.state is State.CONNECTED and self._status.state is not State.CONNECTED and tunnel:
@@ -396,51 +403,6 @@ class Session:
         """What the bridge adds to each packet, in bytes."""
         peer, bridge = self._machine.situation.policy.peer, self._configuration.bridge
         return bridge.overhead(peer.ip) if bridge is not None and peer is not None else 0
-
-    # The system's resolvers
-
-    async def _set_dns(self, servers: tuple[IPAddress, ...]) -> None:
-        outside = frozenset(server for server in self._configuration.dns if nets.is_local(server))
-        try:
-            if self._dns is not None:
-                await within("the resolvers", self._dns.set(self._configuration.interface, servers, outside))
-        except (DnsError, TimeoutError) as error:
-            raise Failed(state.Fatal(Cause(CauseKind.SET_DNS, str(error)))) from error
-
-    async def _recover_dns(self) -> None:
-        """Never a reason not to start; if it is one not to be Connected, `_set_dns` says so."""
-        try:
-            if self._dns is not None:
-                await within("the resolvers", self._dns.recover())
-        except (DnsError, TimeoutError) as error:
-            log.error("%s", error)
-
-    async def _reset_dns(self) -> None:
-        """Never a failure for the machine: it must go on leaving the state."""
-        try:
-            if self._dns is not None:
-                await within("the resolvers", self._dns.reset())
-        except (DnsError, TimeoutError) as error:
-            log.error("%s", error)
-
-    async def _ask_nobody(self) -> None:
-        """Android's system has a resolver that nobody is while it is blocked; a failure opens nothing."""
-        if self._configuration.profile.platform is Platform.ANDROID:
-            try:
-                await self._set_dns(self._configuration.resolvers(self._machine.situation.state))
-            except Failed as failure:
-                log.error("%s", failure)
-
-    # The way out
-
-    def _watch_ways_out(self) -> None:
-        """Online is the machine from which any candidate's first hop can be reached."""
-        hops = (candidate.bridge or candidate.peer for candidate in self._machine.situation.settings.candidates)
-        if self._offline is not None:
-            self._offline.watch(*(hop.ip for hop in hops if hop is not None))
-
-    def _online_changed(self, online: bool) -> None:
-        self.post(state.Online() if online else state.Offline())
 
     def _give_up_place(self) -> None:
         if self._lock is not None:

@@ -5,14 +5,15 @@ from the kernel and compare it with what was sent, since a commit that succeeded
 another program) -> sysctls. Any failure is a FirewallError (ERR-3); a refused document leaves the former rules as they
 were.
 
-Needs root (CAP_NET_ADMIN). May be called from any thread; acts in the calling thread's network namespace. `run` is who
-takes a document: a kept `libnftables.Context`'s, or by default a new one's.
+Needs root (CAP_NET_ADMIN). May be called from any thread; acts in the calling thread's network namespace. Whoever does
+it often keeps an `Access`, which belongs to one thread.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -24,7 +25,18 @@ from engine.firewall.nftables.libnftables import NftError, NftMissing
 from engine.firewall.nftables.render import FAMILY, TABLE, render, reset
 from engine.policy import Hop, Policy, Protocol, State, Tunnel
 
-Run = Callable[[str], str]
+
+@dataclass(frozen=True)
+class Access:
+    """Who takes a document, and who reads our table back."""
+
+    run: Callable[[str], str]
+    read: Callable[[], Table | None]
+
+
+def _once() -> Access:
+    return Access(libnftables.run, kernel.read)
+
 
 _TRIAL = Policy(  # asks the kernel for everything that any of our rules asks
     State.CONNECTING,
@@ -35,7 +47,7 @@ _TRIAL = Policy(  # asks the kernel for everything that any of our rules asks
 )
 
 
-def missing(*, run: Run | None = None) -> list[str]:
+def missing(*, access: Access | None = None) -> list[str]:
     """What this machine lacks for the firewall, one sentence each; empty: nothing.
 
     One transaction adds a table that accepts everything, with every kind of rule that we have, and removes it again:
@@ -45,30 +57,31 @@ def missing(*, run: Run | None = None) -> list[str]:
     trial = json.loads(json.dumps(commands).replace(f'"{TABLE}"', f'"{TABLE}-trial"').replace("drop", "accept"))
     table = {"table": {"family": FAMILY, "name": f"{TABLE}-trial"}}
     try:
-        (run or libnftables.run)(json.dumps({"nftables": [*trial, {"delete": table}]}))
+        (access or _once()).run(json.dumps({"nftables": [*trial, {"delete": table}]}))
     except NftError as error:
         return [f"the firewall cannot be used, nftables says: {error}"]
     return []
 
 
-def apply(policy: Policy, *, counters: bool = False, run: Run | None = None) -> list[str]:
+def apply(policy: Policy, *, counters: bool = False, access: Access | None = None) -> list[str]:
     """Put `policy` in force; returns warnings (a sysctl that could not be set), one sentence each.
 
     Raises FirewallError, ValueError for another platform's policy.
     """
-    load(policy, counters=counters, run=run)
+    load(policy, counters=counters, access=access)
     return sysctl.apply(sysctl.settings_for(policy))
 
 
-def load(policy: Policy, *, counters: bool = False, run: Run | None = None) -> Table | None:
+def load(policy: Policy, *, counters: bool = False, access: Access | None = None) -> Table | None:
     """Put `policy` in force but for the sysctls; returns the table as it is now. Raises as `apply`."""
     document, expected = _prepared(policy, counters)
+    access = access or _once()
     try:
-        (run or libnftables.run)(document)
+        access.run(document)
     except NftError as error:
-        raise refused("nftables", error, former=_rules_are_there()) from error
+        raise refused("nftables", error, former=_rules_are_there(access)) from error
     try:
-        table = kernel.read()
+        table = access.read()
     except OSError as error:
         raise FirewallError(
             f"the rules were loaded but cannot be read back, traffic may be leaking: {error}", enforced=False
@@ -84,14 +97,15 @@ def load(policy: Policy, *, counters: bool = False, run: Run | None = None) -> T
     return table
 
 
-def remove(*, run: Run | None = None) -> None:
+def remove(*, access: Access | None = None) -> None:
     """Remove our table and nothing else (DIS-1, EXIT-1); it need not be there. Raises FirewallError.
 
     Where there is no nftables there is no table.
     """
+    access = access or _once()
     try:
-        (run or libnftables.run)(json.dumps(reset()))
-        left = kernel.read()
+        access.run(json.dumps(reset()))
+        left = access.read()
     except NftMissing:
         return
     except (NftError, OSError) as error:
@@ -107,9 +121,9 @@ def _prepared(policy: Policy, counters: bool) -> tuple[str, tuple[str, ...]]:
     return json.dumps(document), outline(document)
 
 
-def _rules_are_there() -> bool:
+def _rules_are_there(access: Access) -> bool:
     try:
-        return kernel.read() is not None
+        return access.read() is not None
     except OSError:
         return False
 

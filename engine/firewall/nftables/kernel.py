@@ -6,7 +6,6 @@ Layouts: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h; numbers in at
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import struct
@@ -32,38 +31,69 @@ _EXPR_DATA, _IMMEDIATE_DATA, _DATA_VERDICT, _VERDICT_CODE = 2, 2, 2, 1
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")  # NF_INET_*
 _VERDICTS = {0: "drop", 1: "accept"}  # NF_DROP, NF_ACCEPT
 _COMMENT = 0  # NFTNL_UDATA_RULE_COMMENT
+_OURS = struct.pack("=HH", 5 + len(TABLE), _NAME) + TABLE.encode() + bytes(4 - len(TABLE) % 4)
 
 
 @dataclass(frozen=True)
 class Table:
-    """`outline` is what `engine.firewall.nftables.apply.outline` says of a document; `digest` tells any change."""
+    """The attributes of our table, its chains and its rules, as the kernel lists them; equal if nothing has changed."""
 
-    outline: tuple[str, ...]
-    digest: bytes
+    table: bytes
+    chains: tuple[bytes, ...]
+    rules: tuple[bytes, ...]
+
+    @property
+    def outline(self) -> tuple[str, ...]:
+        """What `engine.firewall.nftables.apply.outline` says of a document, chain by chain."""
+        return (*map(_chain, self.chains), *map(_rule, self.rules))
 
 
 def read() -> Table | None:
     """Our table in the calling thread's network namespace; None: there is none. OSError is the kernel's."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as netlink:
-        netlink.bind((0, 0))
-        netlink.settimeout(TIMEOUT)
+    reader = Reader()
+    try:
+        return reader.read()
+    finally:
+        reader.close()
+
+
+class Reader:
+    """Reads it from one thread, and in the network namespace in which that thread first did.
+
+    Its socket is kept: when one is closed the kernel waits until everything that was replaced has been freed, which
+    takes ten times as long as reading.
+    """
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def read(self) -> Table | None:
+        """As the function `read`."""
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+            self._socket.bind((0, 0))
+            self._socket.settimeout(TIMEOUT)
         for _ in range(10):
             try:
-                tables, chains, rules = (_dump(netlink, kind) for kind in (_GETTABLE, _GETCHAIN, _GETRULE))
+                tables, chains, rules = (_dump(self._socket, kind) for kind in (_GETTABLE, _GETCHAIN, _GETRULE))
             except InterruptedError:  # somebody changes them meanwhile
                 continue
-            if not tables:
-                return None
-            digest = hashlib.sha256(b"".join((*tables, *chains, *rules)))
-            return Table((*map(_chain, chains), *map(_rule, rules)), digest.digest())
-    raise OSError("nftables' rules change all the time")
+            except OSError:
+                self.close()  # an answer that is still to come belongs to no later question
+                raise
+            return Table(tables[0], chains, rules) if tables else None
+        raise OSError("nftables' rules change all the time")
+
+    def close(self) -> None:
+        """Close it; the next reading begins anew."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
 
 
-def _dump(netlink: socket.socket, kind: int) -> list[bytes]:
-    """The attributes of every object of the kind that is our table's."""
-    name = TABLE.encode() + b"\0"
-    wanted = struct.pack("=HH", 4 + len(name), _NAME) + name + bytes(-len(name) % 4)
-    filtered = wanted if kind == _GETRULE else b""  # the kernel filters rules alone
+def _dump(netlink: socket.socket, kind: int) -> tuple[bytes, ...]:
+    """The attributes of every object of the kind that is our table's: the table's name comes first in each."""
+    filtered = _OURS if kind == _GETRULE else b""  # the kernel filters rules alone
     length = 20 + len(filtered)
     netlink.send(struct.pack("=IHHIIBBH", length, _SUBSYSTEM | kind, _REQUEST | _DUMP, kind, 0, _INET, 0, 0) + filtered)
     found: list[bytes] = []
@@ -77,10 +107,9 @@ def _dump(netlink: socket.socket, kind: int) -> list[bytes]:
                     raise OSError(-error, os.strerror(-error))
                 if interrupted:
                     raise InterruptedError
-                return found
-            attributes = body[4:]
-            if body[0] == _INET and _attributes(attributes).get(_NAME) == name:
-                found.append(attributes)
+                return tuple(found)
+            if body[0] == _INET and body.startswith(_OURS, 4):
+                found.append(body[4:])
 
 
 def _chain(data: bytes) -> str:
@@ -95,19 +124,20 @@ def _chain(data: bytes) -> str:
 
 def _rule(data: bytes) -> str:
     attributes = _attributes(data)
-    verdicts = [_verdict(expression) for expression in _elements(attributes.get(_RULE_EXPRESSIONS, b""))]
-    verdict = " ".join(filter(None, verdicts)) or "continue"
+    expressions = [expression for _, expression in _split(attributes.get(_RULE_EXPRESSIONS, b""))]
+    verdict = _verdict(_attributes(expressions[-1])) if expressions else "continue"
     return f"{_text(attributes[_RULE_CHAIN])}: {_comment(attributes.get(_RULE_USERDATA, b''))} {verdict}"
 
 
 def _verdict(expression: dict[int, bytes]) -> str:
-    """The word of an expression that ends a rule, empty for others."""
-    name, data = _text(expression[_NAME]), _attributes(expression.get(_EXPR_DATA, b""))
+    """The word of a rule's last expression."""
+    name = _text(expression.get(_NAME, b""))
     if name == "reject":
         return "reject"
+    data = _attributes(expression.get(_EXPR_DATA, b""))
     verdict = _attributes(data.get(_IMMEDIATE_DATA, b"")).get(_DATA_VERDICT) if name == "immediate" else None
     if verdict is None:
-        return ""
+        return "continue"
     code = _number(_attributes(verdict)[_VERDICT_CODE], signed=True)
     return _VERDICTS.get(code, f"verdict {code}")
 
@@ -144,10 +174,6 @@ def _split(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _attributes(data: bytes) -> dict[int, bytes]:
     return dict(_split(data))
-
-
-def _elements(data: bytes) -> list[dict[int, bytes]]:
-    return [_attributes(element) for _, element in _split(data)]
 
 
 def _number(value: bytes, *, signed: bool = False) -> int:

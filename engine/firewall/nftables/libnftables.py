@@ -1,8 +1,9 @@
 """The few functions of libnftables(3) that we call, by ctypes; `nft -j -f -` where the library is missing.
 
 A `Context` belongs to one thread, and to the network namespace in which that thread used it first: it holds a netlink
-socket. Kept, it takes a fifth of the time for a command. `run` makes one for each command, so it may be called from
-any thread, and acts in the namespace of that thread.
+socket, and closing that waits until the kernel has freed all that was replaced. Kept, it takes a fifth of the time for
+a command. `run` makes one for each command, so it may be called from any thread, and acts in the namespace of that
+thread.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class Context:
 
     def run(self, command: str) -> str:
         """As the function `run`."""
-        _check_netfilter()
         if not self._context:
+            _check_netfilter()
             self._nft = _load()
             if self._nft is None:
                 return run_by_tool(command)

@@ -32,6 +32,9 @@ class FakeTun:
     def close(self) -> None:
         self.closed += 1
 
+    def discard(self) -> None:
+        self.close()
+
 
 @dataclass
 class World:

@@ -1,0 +1,74 @@
+"""What a session watches besides its tunnel: the way out, and whether somebody else changes what enforces the policy.
+
+Each watch takes the kernel's notes as a hint and then asks (engine/host/notes.py); what comes of it are events for the
+state machine. A double in place of the machine's parts is not watched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from engine import state
+from engine.firewall import FirewallError
+from engine.firewall.nftables.kernel import GROUP_NFTABLES, NETLINK_NETFILTER
+from engine.host import CaptureWatch, Disturbance, Host, Notes, OfflineMonitor
+from engine.policy import MARK
+from engine.service.firewall import Nftables
+from engine.service.ports import FirewallPort, HostPort
+from engine.state import Candidate
+
+log = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 0.2  # a transaction of nftables is a burst of notes
+
+
+class Watches:
+    """Begins to watch when made, on the event loop's thread. `lost` is called before a DeviceLost is posted."""
+
+    def __init__(
+        self,
+        host: HostPort,
+        firewall: FirewallPort | None,
+        post: Callable[[state.Event], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._post, self._lost = post, lost
+        self._offline: OfflineMonitor | None = None
+        self._capture: CaptureWatch | None = None
+        self._table: Notes | None = None
+        if isinstance(host, Host):
+            self._offline = OfflineMonitor(host, MARK, self._online_changed)
+            self._capture = CaptureWatch(host, self._disturbed)
+        if isinstance(firewall, Nftables):
+            self._nftables = firewall
+            self._table = Notes(NETLINK_NETFILTER, (GROUP_NFTABLES,), self._ask_for_the_table, SETTLE_SECONDS)
+
+    def ways_out(self, candidates: tuple[Candidate, ...]) -> None:
+        """Online is the machine from which any candidate's first hop can be reached."""
+        hops = (candidate.bridge or candidate.peer for candidate in candidates)
+        if self._offline is not None:
+            self._offline.watch(*(hop.ip for hop in hops if hop is not None))
+
+    def close(self) -> None:
+        """Stop."""
+        for watch in (self._offline, self._capture, self._table):
+            if watch is not None:
+                watch.close()
+
+    def _online_changed(self, online: bool) -> None:
+        self._post(state.Online() if online else state.Offline())
+
+    def _disturbed(self, found: Disturbance) -> None:
+        if found.lost:
+            self._lost()
+            self._post(state.DeviceLost(found.what))
+        else:
+            self._post(state.Disturbed(found.what))
+
+    async def _ask_for_the_table(self) -> None:
+        try:
+            if what := await self._nftables.disturbed():
+                self._post(state.Disturbed(what))
+        except FirewallError as error:
+            log.warning("whether the firewall is as it was cannot be found out: %s", error)
