@@ -37,7 +37,9 @@ _FR_TO_TABLE, _FR_GOTO, _FR_NOP, _FR_UNREACHABLE = 1, 2, 3, 7
 _INVERT = 2  # FIB_RULE_INVERT
 _NODAD = 0x02  # IFA_F_NODAD: nobody to ask on a TUN
 _IFF_UP = 1
-_SCOPE_LINK, _SCOPE_ANY = 253, 255  # RT_SCOPE_LINK, RT_SCOPE_NOWHERE
+# RT_SCOPE_UNIVERSE also for routes without a gateway: with RT_SCOPE_LINK the kernel, looking for the way to the gateway
+# of somebody's new route, would find it in the tunnel. RT_SCOPE_NOWHERE is any.
+_SCOPE_UNIVERSE, _SCOPE_ANY = 0, 255
 _FRA_DST, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS, _FRA_TABLE = 1, 4, 6, 10, 14, 15
 _FRA_UID_RANGE, _FRA_PROTOCOL, _FRA_IP_PROTO, _FRA_DPORT_RANGE = 20, 21, 22, 24
 _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE, _RTA_MARK = 1, 4, 6, 8, 15, 16
@@ -212,8 +214,7 @@ def remove_rule(rule: Rule) -> Change:
 
 def set_route(route: Route, what: str) -> Change:
     """Add a route, or put it in place of another to the same network."""
-    scope = 0 if route.unreachable else _SCOPE_LINK
-    return Change(what, _NEWROUTE, _CREATE | _REPLACE, _route(route, scope))
+    return Change(what, _NEWROUTE, _CREATE | _REPLACE, _route(route, _SCOPE_UNIVERSE))
 
 
 def remove_route(route: Route) -> Change:

@@ -151,6 +151,11 @@ def test_a_dhcp_client_can_change_routes_while_everything_is_captured(device: Na
     for address in FAR:
         assert way(device, address) == "mh0"
         assert marked(device, address) == "eth0"
+    device.ip("link set eth0 down")
+    device.ip("link set eth0 up")
+    device.ip("route add default via 172.16.9.2")
+    assert way(device, FAR_V4) == "mh0"
+    assert marked(device, FAR_V4) == "eth0", "the gateway was looked for outside the tunnel"
     tun.close()
 
 
