@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from engine.management import schema
 from engine.management.client import Client, ManagementError
-from tests.netns.lab import Lab, Process, wait_until
+from tests.netns.lab import ROOT, Lab, Process, wait_until
 
 
 class Daemon:
     """`molehill daemon` in a namespace; state and sockets in the lab's own folders."""
 
-    def __init__(self, lab: Lab, role: str = "device", **env: str) -> None:
-        self.lab, self.ns = lab, lab[role]
-        self.env = {"MOLEHILL_STATE_DIR": str(lab.dir / "state"), **env}
+    def __init__(self, lab: Lab, role: str = "device", *, system_state: str = "", **env: str) -> None:
+        """`system_state`: run it by a service manager (tests/netns/manager.py) that says this of the machine."""
+        self.lab, self.ns, self._system_state = lab, lab[role], system_state
+        nobody = f"unix:path={lab.dir / 'no-bus'}"
+        self.env = {"MOLEHILL_STATE_DIR": str(lab.dir / "state"), "DBUS_SYSTEM_BUS_ADDRESS": nobody, **env}
         self.process: Process | None = None
 
     @property
@@ -32,7 +37,13 @@ class Daemon:
 
     def start(self, *options: str) -> None:
         """Start it, and wait until it answers."""
-        self.process = process = self.lab.start(self.ns, "molehill", "daemon", *options, env=self.env)
+        command = ["molehill", "daemon", *options]
+        env = self.env
+        if self._system_state:
+            folder = Path(tempfile.mkdtemp(dir=self.lab.dir))
+            command = [sys.executable, "-m", "tests.netns.manager", str(folder), self._system_state, *command]
+            env = {**env, "PYTHONPATH": str(ROOT)}
+        self.process = process = self.lab.start(self.ns, *command, env=env)
 
         def answers() -> bool:
             if not process.running:
@@ -49,6 +60,25 @@ class Daemon:
         """A connection to it."""
         with Client(self.socket) as client:
             yield client
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process, whoever has started it."""
+        with self.client() as client:
+            return client.call("hello", None, schema.Hello).pid
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel does when memory ends."""
+        pid = self.pid
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists() or self._is_zombie(pid), 10, "the daemon is dead")
+
+    @staticmethod
+    def _is_zombie(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
 
     def status(self) -> schema.Status:
         """What it says."""
