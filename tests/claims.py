@@ -67,15 +67,8 @@ _ALSO = {
         "tests/unit/state/test_machine.py::test_an_error_is_left_by_disconnecting_at_once_for_no_tunnel_runs",
     ),
     "ERR-3": ("tests/unit/service/test_session.py::test_a_policy_that_cannot_be_applied_is_told_and_everything_is_dropped_instead",),  # noqa: E501
-    "EXIT-1": ("tests/unit/service/test_session.py::test_always_require_vpn_keeps_tun_and_capture_after_stop",),
     "BOOT-1": ("tests/unit/firewall/test_wfp.py::test_without_a_service_everything_is_blocked_from_boot_on",),
-    "IPC-1": ("tests/unit/service/test_control.py::test_nonsense_is_answered_by_an_error_and_harms_nobody",),
 }  # fmt: skip
-
-# Claims about parts that do not exist yet: they need no test, and a test of one takes it off this list.
-NOT_YET = {
-    "START-1": "no daemon yet: `molehill run` connects when it is told to",
-}
 
 _PACKETS = "native, reference, nftables, pf, wfp"
 # Claims that no single rule carries.
@@ -90,9 +83,10 @@ _ENFORCED = {
     "ERR-2": "state machine",
     "ERR-3": "state machine, service, nftables apply",
     "ATOM-1": "native snapshot; one transaction each in nftables, pf, wfp",
-    "EXIT-1": "service: in part, by always-require-VPN",
-    "BOOT-1": "wfp: persistent filters; Linux and macOS not yet",
-    "IPC-1": "service: a Unix socket that only answers",
+    "EXIT-1": "daemon: by who asked for the end (systemd is asked), and what was wanted",
+    "BOOT-1": "daemon: `--early-boot-blocking`, on Linux; wfp: persistent filters; macOS not yet",
+    "START-1": "daemon: by the settings, and by the target state that a crash leaves",
+    "IPC-1": "daemon: a Unix socket that hangs up on whatever is not JSON",
     "UI-1": "import rules: no command but the problem report opens TLS, no front end loads anything",
     "MOB-1": "native, reference",
     "MOB-3": "shown by `molehill profile show android`: cannot be enforced",
@@ -147,7 +141,7 @@ def enforcers() -> dict[str, str]:
     found["DIS-1"] |= {"nftables": None, "pf": None, "wfp": None}  # by having no rules at all
     order = _PACKETS.split(", ")
     computed = {claim: ", ".join(sorted(names, key=order.index)) for claim, names in found.items()}
-    return {claim: NOT_YET.get(claim) or _ENFORCED.get(claim) or computed[claim] for claim in SENTENCES}
+    return {claim: _ENFORCED.get(claim) or computed[claim] for claim in SENTENCES}
 
 
 def evidence() -> tuple[dict[str, list[str]], dict[str, list[str]]]:

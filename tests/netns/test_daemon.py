@@ -85,7 +85,7 @@ def test_settings_change_under_the_running_tunnel(walk: Walk) -> None:
     assert daemon.status().since == since
 
 
-def test_killed_it_leaves_the_block_and_the_next_start_connects(walk: Walk) -> None:
+def test_ks1_start1_killed_it_leaves_the_block_and_the_next_start_connects(walk: Walk) -> None:
     daemon = connected(walk)
     daemon.kill()
     blocked(walk, "killed")
@@ -115,7 +115,7 @@ def test_killed_under_a_service_manager_the_tun_is_never_without_an_owner(walk: 
     assert not walk.lab["device"].has_interface("molehill0")
 
 
-def test_the_users_stop_opens(walk: Walk) -> None:
+def test_exit1_the_users_stop_opens(walk: Walk) -> None:
     daemon = started(walk, "running")
     before = traces(walk)
     daemon.import_conf("se1", walk.write_conf().read_text())
@@ -128,7 +128,9 @@ def test_the_users_stop_opens(walk: Walk) -> None:
 
 
 @pytest.mark.parametrize("system_state", ["stopping", ""])
-def test_a_shutdown_keeps_the_block_and_so_does_a_stop_that_nobody_explains(walk: Walk, system_state: str) -> None:
+def test_exit1_start1_a_shutdown_keeps_the_block_and_so_does_a_stop_that_nobody_explains(
+    walk: Walk, system_state: str
+) -> None:
     daemon = connected(walk, system_state)
     assert daemon.stop() == 0
     blocked(walk, "shut down")
@@ -137,7 +139,7 @@ def test_a_shutdown_keeps_the_block_and_so_does_a_stop_that_nobody_explains(walk
     assert seen_from(walk) == lab.DEVICE4
 
 
-def test_a_restart_keeps_the_block_and_connects_again(walk: Walk) -> None:
+def test_exit1_start1_a_restart_keeps_the_block_and_connects_again(walk: Walk) -> None:
     daemon = connected(walk, "running")
     assert daemon.process is not None
     first = daemon.pid
@@ -151,7 +153,7 @@ def test_a_restart_keeps_the_block_and_connects_again(walk: Walk) -> None:
     assert walk.leaks() == []
 
 
-def test_always_require_vpn_outlives_the_users_stop(walk: Walk) -> None:
+def test_exit1_always_require_vpn_outlives_the_users_stop(walk: Walk) -> None:
     daemon = connected(walk, "running")
     daemon.set(always_require_vpn=True)
     daemon.disconnect()
@@ -177,7 +179,7 @@ def test_a_corrupt_file_leaves_nothing_open(walk: Walk, what: str) -> None:
         assert status.state == "connecting"
 
 
-def test_early_boot_blocking_lasts_until_the_daemon_runs(walk: Walk) -> None:
+def test_boot1_early_boot_blocking_lasts_until_the_daemon_runs(walk: Walk) -> None:
     daemon = Daemon(walk.lab)
     before = traces(walk)
     early = walk.lab.start(walk.lab["device"], "molehill", "daemon", "--early-boot-blocking", env=daemon.env)
@@ -188,7 +190,7 @@ def test_early_boot_blocking_lasts_until_the_daemon_runs(walk: Walk) -> None:
     assert traces(walk) == before
 
 
-def test_early_boot_blocking_follows_the_settings_lan_and_works_without_a_network(walk: Walk) -> None:
+def test_boot1_early_boot_blocking_follows_the_settings_lan_and_works_without_a_network(walk: Walk) -> None:
     daemon = Daemon(walk.lab)
     daemon.start()
     daemon.set(allow_lan=True, api="203.0.113.80:7/udp")
