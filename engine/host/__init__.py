@@ -1,6 +1,6 @@
 """The machine: routes, rules, addresses, resolvers, capabilities."""
 
-from engine.host.capture import DEFAULT_ROUTES, Capture
+from engine.host.capture import DEFAULT_ROUTES, Capture, Endpoint
 from engine.host.dns import DnsError, SystemDns
 from engine.host.netlink import Disturbance, Host, HostError, is_captured
 from engine.host.notes import Notes
@@ -13,6 +13,7 @@ __all__ = [
     "CaptureWatch",
     "Disturbance",
     "DnsError",
+    "Endpoint",
     "Host",
     "HostError",
     "Notes",

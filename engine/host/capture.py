@@ -5,6 +5,7 @@ software's, so that nobody's routes are asked first:
 
     100  fwmark MARK                    goto 199   the engine's own outer packets skip all this
     110  uid of an excluded user        main
+    115  root's to the API's endpoint   main           outside Connected (API-1)
     120  to a local DNS server, port 53 main, if a route longer than /0 leads there (DNS-2)
     130  port 53, TCP and UDP           our table  DNS is judged in the TUN even when the LAN is not
     140  to a LAN range, while allowed  main, if a route longer than /0 leads there
@@ -45,6 +46,7 @@ IPInterface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
 
 MAIN = 254
+ROOT = 0
 UDP = 17
 TCP = 6
 ICMP = 1
@@ -54,6 +56,7 @@ DEFAULT_ROUTES: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("
 
 PRIORITY_MARKED = 100
 PRIORITY_EXCLUDED = 110
+PRIORITY_API = 115
 PRIORITY_LOCAL_DNS = 120
 PRIORITY_DNS = 130
 PRIORITY_LAN = 140
@@ -68,7 +71,8 @@ class Rule:
     """One policy rule of one address family.
 
     `table` None: no lookup, but `goto` the rule of that priority, or `unreachable`, or simply go on. `unmarked`: for
-    packets without the mark only. `specific`: a route of length 0 found there does not count.
+    packets without the mark only. `local`: for this machine's own packets only, not for those it forwards, which the
+    kernel takes for root's. `specific`: a route of length 0 found there does not count.
     """
 
     version: int
@@ -82,7 +86,17 @@ class Rule:
     protocol: int | None = None
     port: int | None = None
     uid: int | None = None
+    local: bool = False
     specific: bool = False
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An address with its port and IP protocol number."""
+
+    address: IPAddress
+    port: int
+    protocol: int
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,7 @@ class Capture:
       is unreachable, so both families are captured whatever the routes are.
     * `lan`: destinations that main's specific routes may reach past the tunnel (allow LAN), except DNS.
     * `local_dns`: custom DNS servers reached outside the tunnel (DNS-2).
+    * `api`: the endpoint that root reaches outside the tunnel (API-1).
     * `included_uids`: if any, only these users' packets are captured. `excluded_uids`: these users' never.
     """
 
@@ -104,6 +119,7 @@ class Capture:
     routes: tuple[IPNetwork, ...] = DEFAULT_ROUTES
     lan: tuple[IPNetwork, ...] = ()
     local_dns: tuple[IPAddress, ...] = ()
+    api: Endpoint | None = None
     included_uids: tuple[int, ...] = ()
     excluded_uids: tuple[int, ...] = ()
 
@@ -130,6 +146,11 @@ def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
         *(Rule(version, PRIORITY_EXCLUDED, MAIN, uid=uid) for uid in capture.excluded_uids),
         *(Rule(version, PRIORITY_INCLUDED, table, uid=uid) for uid in uids),
     ]
+    if capture.api is not None and capture.api.address.version == version:
+        to, api = _host(capture.api.address), capture.api
+        wanted.append(
+            Rule(version, PRIORITY_API, MAIN, to=to, protocol=api.protocol, port=api.port, uid=ROOT, local=True)
+        )
     for protocol in (UDP, TCP):
         wanted += [Rule(version, PRIORITY_DNS, table, protocol=protocol, port=53, uid=uid) for uid in included]
         wanted += [

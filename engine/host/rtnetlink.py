@@ -40,11 +40,12 @@ _IFF_UP = 1
 # RT_SCOPE_UNIVERSE also for routes without a gateway: with RT_SCOPE_LINK the kernel, looking for the way to the gateway
 # of somebody's new route, would find it in the tunnel. RT_SCOPE_NOWHERE is any.
 _SCOPE_UNIVERSE, _SCOPE_ANY = 0, 255
-_FRA_DST, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS, _FRA_TABLE = 1, 4, 6, 10, 14, 15
+_FRA_DST, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS, _FRA_TABLE = 1, 3, 4, 6, 10, 14, 15
 _FRA_UID_RANGE, _FRA_PROTOCOL, _FRA_IP_PROTO, _FRA_DPORT_RANGE = 20, 21, 22, 24
 _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE, _RTA_MARK = 1, 4, 6, 8, 15, 16
 _RTAX_MTU = 2
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_LOOPBACK = b"lo\0"  # the input interface of what this machine sends itself
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
 _INFO_KIND = 1
 
@@ -272,6 +273,8 @@ def _rule(rule: Rule) -> bytes:
         body += _attribute(_FRA_DPORT_RANGE, struct.pack("=HH", rule.port, rule.port))
     if rule.uid is not None:
         body += _attribute(_FRA_UID_RANGE, struct.pack("=II", rule.uid, rule.uid))
+    if rule.local:
+        body += _attribute(_FRA_IIFNAME, _LOOPBACK)
     if rule.specific:
         body += _u32(_FRA_SUPPRESS, 0)
     return body
@@ -299,6 +302,7 @@ def _parse_rule(body: bytes, version: int) -> Rule | None:
         protocol=attributes[_FRA_IP_PROTO][0] if _FRA_IP_PROTO in attributes else None,
         port=struct.unpack_from("=H", attributes[_FRA_DPORT_RANGE])[0] if _FRA_DPORT_RANGE in attributes else None,
         uid=struct.unpack_from("=I", attributes[_FRA_UID_RANGE])[0] if _FRA_UID_RANGE in attributes else None,
+        local=attributes.get(_FRA_IIFNAME) == _LOOPBACK,
         specific=number(_FRA_SUPPRESS) == 0,
     )
 

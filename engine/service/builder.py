@@ -19,7 +19,7 @@ from ipaddress import (
 from typing import TYPE_CHECKING, Any
 
 from engine.bridge import BridgeSettings
-from engine.host import DEFAULT_ROUTES, Capture, SystemDns
+from engine.host import DEFAULT_ROUTES, Capture, Endpoint, SystemDns
 from engine.policy import MARK, Hop, IPAddress, IPNetwork, Platform, Policy, Protocol, State, Tunnel, nets
 from engine.service.profiles import PROFILES, Gap, Profile
 from engine.state import NO_PEER, Candidate, Cause, Settings
@@ -126,9 +126,10 @@ class Configuration:
         """What the machine has to route into the TUN while `policy` is in force; `mtu` where none is configured.
 
         The LAN goes past the TUN while it is allowed (LAN-1, LAN-2), never its DNS (policy.md: DNS comes before LAN);
-        local custom DNS servers only in Connected (DNS-2, DNS-3).
+        local custom DNS servers only in Connected (DNS-2, DNS-3); root's way to the API outside it (API-1, API-2).
         """
         connected = policy.enforced is State.CONNECTED
+        api = policy.api if policy.platform is Platform.LINUX and not connected else None
         return Capture(
             interface=self.interface,
             mark=MARK,
@@ -137,6 +138,7 @@ class Configuration:
             routes=self.routes,
             lan=(*nets.LAN, *nets.LAN_MULTICAST) if policy.allow_lan else (),
             local_dns=tuple(s for s in policy.dns if nets.is_local(s)) if connected else (),
+            api=Endpoint(api.ip, api.port, nets.UDP if api.protocol is Protocol.UDP else nets.TCP) if api else None,
             included_uids=self.allowed_uids,
             excluded_uids=self.disallowed_uids,
         )

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from engine.host import Capture, Host, HostError, OfflineMonitor, is_captured
+from engine.host import Capture, Endpoint, Host, HostError, OfflineMonitor, is_captured
 from tests.netns.lab import Namespace, pair
 from tun.linux import LinuxTun
 
@@ -188,6 +188,24 @@ def test_a_local_dns_server_is_reached_outside_for_dns_only(device: Namespace) -
     tun = run_captured(device, replace(CAPTURE, local_dns=(ip_address(LAN_V4),)))
     assert way(device, LAN_V4, "ipproto", "udp", "dport", "53") == "eth0"
     assert way(device, LAN_V4, "ipproto", "udp", "dport", "80") == "mh0"
+    tun.close()
+
+
+def test_the_apis_endpoint_is_reached_outside_by_root_and_by_nothing_that_is_forwarded(device: Namespace) -> None:
+    tun = run_captured(device, replace(CAPTURE, api=Endpoint(ip_address(FAR_V4), 443, 6)))
+    to_it = ("ipproto", "tcp", "dport", "443")
+    assert way(device, FAR_V4, *to_it, "uid", "0") == "eth0"
+    assert way(device, FAR_V4, *to_it, "uid", "1000") == "mh0"
+    assert way(device, FAR_V4, "ipproto", "udp", "dport", "443", "uid", "0") == "mh0"
+    assert way(device, FAR_V4, *to_it[:3], "80", "uid", "0") == "mh0"
+    device.ip("link add other type veth peer name rehto")
+    device.ip("addr add 10.77.0.1/24 dev other")
+    device.ip("link set other up")
+    device.sh("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    assert way(device, FAR_V4, "from", "10.77.0.9", "iif", "other", *to_it) == "mh0"
+    before = snapshot(device)
+    asyncio.run(again(replace(CAPTURE, api=Endpoint(ip_address(FAR_V4), 443, 6))))
+    assert snapshot(device) == before
     tun.close()
 
 

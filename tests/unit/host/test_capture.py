@@ -7,12 +7,14 @@ from ipaddress import ip_address, ip_network
 from engine.host.capture import (
     MAIN,
     PRIORITY_ALL,
+    PRIORITY_API,
     PRIORITY_DNS,
     PRIORITY_END,
     PRIORITY_LAN,
     PRIORITY_LOCAL_DNS,
     PRIORITY_MARKED,
     Capture,
+    Endpoint,
     Rule,
     rules,
 )
@@ -64,6 +66,15 @@ def test_a_local_dns_server_is_reached_outside_by_port_53_alone() -> None:
         ("192.168.1.53/32", 6, 53, MAIN),
     ]
     assert not [rule for rule in rules(capture, 6) if rule.priority == PRIORITY_LOCAL_DNS]
+
+
+def test_the_api_is_reached_outside_by_root_itself_at_its_port_alone() -> None:
+    capture = Capture("mh0", MARK, api=Endpoint(ip_address("203.0.113.7"), 443, 6))
+    [api] = [rule for rule in rules(capture, 4) if rule.table == MAIN]
+    assert (api.priority, str(api.to), api.protocol, api.port, api.uid, api.local) == (
+        PRIORITY_API, "203.0.113.7/32", 6, 443, 0, True
+    )  # fmt: skip
+    assert all(rule.table != MAIN for rule in rules(capture, 6))
 
 
 def test_a_list_of_included_users_captures_nobody_else() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine.policy import State
+from engine.host import Endpoint
+from engine.policy import Hop, Protocol, State
 from engine.service import Builder, Configuration, Session, Unavailable, place
 from engine.tunnel.clock import now
 from engine.tunnel.events import HandshakeCompleted, HandshakeGivenUp, Stopped, Unanswered
@@ -275,6 +276,21 @@ def test_a_local_custom_dns_server_is_let_past_only_while_connected() -> None:
         assert world.captured.local_dns == ()
 
     with_session(work, dns=(server,))
+
+
+def test_the_apis_endpoint_is_let_past_only_outside_connected() -> None:
+    api = Hop(ip_address("203.0.113.7"), 443, Protocol.TCP)
+
+    async def work(session: Session, world: World) -> None:
+        await connected(session)
+        assert world.captured is not None
+        assert world.captured.api is None
+        world.answers = False
+        session.connect()
+        await session.until(State.CONNECTING)
+        assert world.captured.api == Endpoint(api.ip, 443, 6)
+
+    with_session(work, api=api)
 
 
 def test_a_second_session_in_the_same_namespace_is_refused() -> None:
