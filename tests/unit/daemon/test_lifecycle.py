@@ -16,7 +16,7 @@ EVERY_END = list(product(Stop, State, Target, (False, True), (False, True)))
 
 
 @pytest.mark.parametrize(("stop", "state", "target", "auto_connect", "always"), EVERY_END)
-def test_what_stays_at_the_end_is_what_the_document_says(
+def test_exit1_what_stays_at_the_end_is_what_the_document_says(
     stop: Stop, state: State, target: Target, auto_connect: bool, always: bool
 ) -> None:
     settings = Settings(auto_connect=auto_connect, always_require_vpn=always)
@@ -33,7 +33,7 @@ def test_what_stays_at_the_end_is_what_the_document_says(
         assert keeps == document
 
 
-def test_no_end_opens_more_than_the_users_own_stop() -> None:
+def test_exit1_no_end_opens_more_than_the_users_own_stop() -> None:
     for _, state, target, auto_connect, always in EVERY_END:
         settings = Settings(auto_connect=auto_connect, always_require_vpn=always)
         if keeps_block(Stop.USER, state, target, settings):
@@ -50,7 +50,7 @@ def test_a_clean_end_forgets_the_target_and_a_restart_does_not(stop: Stop, left:
     assert target_left(stop, Target.UNSECURED) is Target.UNSECURED
 
 
-def test_the_service_connects_as_it_starts_by_auto_connect_or_after_a_crash() -> None:
+def test_start1_the_service_connects_as_it_starts_by_auto_connect_or_after_a_crash() -> None:
     assert not connects(Target.UNSECURED, Settings())
     assert not connects(Target.UNSECURED, Settings(always_require_vpn=True))
     assert connects(Target.UNSECURED, Settings(auto_connect=True))

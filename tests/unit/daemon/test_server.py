@@ -109,7 +109,7 @@ async def serves(server: Server) -> None:
     await leave(stream)
 
 
-def test_any_local_user_may_ask_and_is_known(tmp_path: Path) -> None:
+def test_ipc1_any_local_user_may_ask_and_is_known(tmp_path: Path) -> None:
     async def work(server: Server, handler: Handler) -> None:
         assert stat.S_IMODE(server.path.stat().st_mode) == 0o666
         assert [entry.name for entry in server.path.parent.iterdir()] == ["s"]
@@ -171,7 +171,7 @@ def test_requests_sent_at_once_are_answered_in_order(tmp_path: Path) -> None:
     with_server(tmp_path, work)
 
 
-def test_who_speaks_http_is_cut_off_and_nothing_of_it_is_done(tmp_path: Path) -> None:
+def test_ipc1_who_speaks_http_is_cut_off_and_nothing_of_it_is_done(tmp_path: Path) -> None:
     async def work(server: Server, handler: Handler) -> None:
         stream = await open_to(server)
         stream[1].write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\r\n" + HELLO)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from engine.management import schema
+from engine.management.__main__ import text
 from engine.management.client import AsyncClient, Client, ManagementError
 
 
@@ -107,3 +108,19 @@ def test_the_asyncio_client_does_the_same(tmp_path: Path) -> None:
     server = Server(tmp_path / "s", [EVENT + HELLO, REFUSAL])
     asyncio.run(ask())
     server.join(5)
+
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_exported_schema_is_current() -> None:
+    shown = (DOCS / "management.schema.json").read_text()
+    assert shown == text(), "run: python -m engine.management > docs/management.schema.json"
+
+
+def test_the_page_has_every_method_and_every_error() -> None:
+    page = (DOCS / "management.md").read_text()
+    for name, method in schema.METHODS.items():
+        assert f"| `{name}` | {method.does} |\n" in page
+    for name, number in schema.json_schema()["errors"].items():
+        assert number < 0 or f"`{name}` {number}" in page
