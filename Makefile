@@ -10,6 +10,12 @@ FUZZ_RUNS ?= 200000
 DEB_BUILD := gcc libc6-dev libssl-dev $(if $(filter /usr/bin/%,$(PYTHON)),python3.11-dev python3.11-venv)
 DEB_LAB   := dbus-daemon iproute2 iputils-ping procps nftables wireguard-tools wireguard-go iperf3 ethtool tcpdump strace shadowsocks-libev
 DEB_SAN   := clang libclang-rt-14-dev
+# The package is for Debian's own Python, whichever one is used here.
+DEB_DEB   := gcc libc6-dev libssl-dev python3-dev python3-venv
+DEB_BOOT  := debootstrap lintian
+# A minimal Debian to boot: what the package depends on, and what the tests look with.
+BOOT      := build/boot/root
+BOOT_DEBS := systemd-sysv,dbus,iproute2,kmod,curl,python3,libssl3,libnftables1
 
 # Installs what is missing when root; else says in one line what to run.
 define need
@@ -20,7 +26,7 @@ if [ -n "$$missing" ]; then \
   else echo "Debian packages are missing, run: sudo apt-get install --no-install-recommends" $$missing; exit 1; fi; fi
 endef
 
-.PHONY: help demo test test-slow proofs check bench bench-compare fuzz asan tsan coverage ci clean setup setup-build setup-lab setup-san
+.PHONY: help demo test test-slow test-boot deb proofs check bench bench-compare fuzz asan tsan coverage ci clean setup setup-build setup-lab setup-san
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -58,7 +64,20 @@ test: setup setup-lab ## the test suite (sudo for the parts that need namespaces
 	@$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
 
 test-slow: setup setup-lab ## the long tests: rekey in real time, 1 GiB transfers, big random samples
-	@$(BIN)/python -m pytest -q -m slow --timeout=1200 $(TESTS)
+	@$(BIN)/python -m pytest -q -m slow --timeout=1200 --ignore=tests/boot $(TESTS)
+
+deb: ## the Debian package, dist/molehill_VERSION_ARCH.deb
+	$(call need,$(DEB_DEB))
+	@packaging/deb/build
+
+$(BOOT):
+	$(call need,$(DEB_BOOT))
+	@rm -rf $@.new && mkdir -p $(@D)
+	@debootstrap --variant=minbase --include=$(BOOT_DEBS) bookworm $@.new >$(@D)/debootstrap.log
+	@mv $@.new $@
+
+test-boot: setup setup-lab deb $(BOOT) ## the package on a real systemd: boot, crash, upgrade, remove (sudo, 5 minutes)
+	@$(BIN)/python -m pytest -q -m slow --timeout=300 $(or $(TESTS),tests/boot)
 
 proofs: setup ## every enforcer equal to the document for every packet (z3), and every mutant caught (10 minutes)
 	@$(BIN)/python -m tests.proofs $(PROOFS)

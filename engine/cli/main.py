@@ -52,6 +52,7 @@ _SECTIONS = {
     "Other": {
         "run": "engine.cli.run:command",
         "daemon": "engine.cli.daemon:command",
+        "service": "engine.cli.service:command",
         "bridge-relay": "engine.cli.bridge_relay:command",
         "completion": "engine.cli.completion:command",
         "version": "engine.cli.version:command",

@@ -225,6 +225,11 @@ class Drizzle:
         self._old.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="drizzle", daemon=True)
 
+    @property
+    def running(self) -> bool:
+        """Whether it sends."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Begin to send."""
         self._thread.start()
