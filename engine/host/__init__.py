@@ -5,6 +5,7 @@ from engine.host.dns import DnsError, SystemDns
 from engine.host.netlink import Disturbance, Host, HostError, is_captured
 from engine.host.notes import Notes
 from engine.host.offline import OfflineMonitor
+from engine.host.resume import ResumeWatch
 from engine.host.watch import CaptureWatch
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "HostError",
     "Notes",
     "OfflineMonitor",
+    "ResumeWatch",
     "SystemDns",
     "is_captured",
 ]

@@ -2,8 +2,9 @@
 
 An attempt: forget every former session -> open the bridge, if there is one -> keys and peers -> ping the gateway
 through the tunnel, which starts the handshake; its answer proves the whole way. Without a gateway the handshake has to
-do. Once connected, `Monitor` says when to look and when to ping. What comes of it are events for the state machine,
-handed to `post`. A bridge lives as long as its attempt and the tunnel that came of it; if it is lost, so is the tunnel.
+do. Once connected, `Monitor` says when to look and when to ping, and where no MTU is configured, larger pings say what
+fits. What comes of it are events for the state machine, handed to `post`. A bridge lives as long as its attempt and the
+tunnel that came of it; if it is lost, so is the tunnel.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from engine.bridge import Bridge, BridgeError, BridgeSettings, open_bridge
 from engine.policy import MARK, IPAddress
 from engine.service.builder import Configuration, peer_for, source_for
 from engine.service.monitor import Action, Monitor
+from engine.service.mtu import largest_answered, least_mtu
 from engine.service.ports import TunnelPort
 from engine.state import Cause, CauseKind
 from engine.tunnel.clock import now
@@ -28,16 +30,17 @@ from engine.wg.config import DeviceConfig, HostPort
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 1.0  # between two pings while connecting
+END_SECONDS = 5.0  # for what is at work to end when it is told so
 _LOOPBACK = "lo"
 SILENT = DeviceConfig(fwmark=MARK)  # no key, no peer: nothing is sent, nothing is answered
 
 
 class Connection:
-    """One tunnel's life from attempt to loss. One task at most is at work: an attempt, or the watch."""
+    """One tunnel's life from attempt to loss. At work is an attempt, or the watch and at first the sizing."""
 
     def __init__(self, post: Callable[[state.Event], None]) -> None:
         self._post = post
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._began = 0.0  # the last attempt, by engine.tunnel.clock
         self._monitor: Monitor | None = None
         self._look = asyncio.Event()
@@ -54,27 +57,35 @@ class Connection:
         """
         await self.end()
         wait = self._began + pause - now()
-        self._task = asyncio.create_task(self._attempt(tunnel, configuration, timeout, wait), name="attempt")
+        self._tasks = [asyncio.create_task(self._attempt(tunnel, configuration, timeout, wait), name="attempt")]
 
     async def watch(self, tunnel: TunnelPort, configuration: Configuration) -> None:
-        """Watch the tunnel from now on; post TunnelDown when it is lost."""
-        await self._end_task()
-        self._task = asyncio.create_task(self._watch(tunnel, configuration), name="watch")
+        """Watch the tunnel from now on; post TunnelDown when it is lost, and PathMtu if less fits than the MTU says."""
+        await self._end_tasks()
+        self._tasks = [asyncio.create_task(self._watched(tunnel, configuration), name="watch")]
+        if configuration.mtu is None and _gateway(configuration) is not None:
+            self._tasks.append(asyncio.create_task(self._size(tunnel, configuration), name="size"))
 
     async def end(self) -> None:
         """End what is at work, and close the bridge. The tunnel itself is left as it is."""
-        await self._end_task()
+        await self._end_tasks()
         if self._bridge is not None:
             self._bridge_drops = self.bridge_drops
             self._bridge.close()
             self._bridge = None
 
-    async def _end_task(self) -> None:
-        task, self._task, self._monitor = self._task, None, None
-        if task is not None:
+    async def _end_tasks(self) -> None:
+        tasks, self._tasks, self._monitor = self._tasks, [], None
+        for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        if tasks and (await asyncio.wait(tasks, timeout=END_SECONDS))[1]:
+            log.error("what is at work on the tunnel does not end, and is left behind")
+
+    def resumed(self) -> None:
+        """The machine has slept: ask at once whether the tunnel is still there."""
+        if self._monitor is not None:
+            self._monitor.resumed(now())
+            self._look.set()
 
     @property
     def bridge_drops(self) -> Counter[str]:
@@ -148,8 +159,8 @@ class Connection:
         return config.with_endpoints({**ends, server.public_key: near})
 
     def _bridge_lost(self, why: str) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
         self.problem = why
         self._post(state.TunnelDown(why))
 
@@ -173,6 +184,32 @@ class Connection:
         while not self._handshake.is_set():
             await _ping(tunnel, configuration, configuration.addresses[0].ip)
         self.verified_by = "the handshake alone: no gateway is known"
+
+    async def _watched(self, tunnel: TunnelPort, configuration: Configuration) -> None:
+        try:
+            await self._watch(tunnel, configuration)
+        except Exception as error:  # a fault of ours: a tunnel that nobody watches is none
+            log.exception("the tunnel cannot be watched")
+            self._post(state.TunnelDown(repr(error)))
+
+    async def _size(self, tunnel: TunnelPort, configuration: Configuration) -> None:
+        """Find out what fits through the tunnel."""
+        gateway, mtu = _gateway(configuration), tunnel.status().mtu
+        assert gateway is not None
+
+        async def ping(size: int, seconds: float) -> bool:
+            return await _ping(tunnel, configuration, gateway, seconds, size)
+
+        tunnel.allow_fragments(False)
+        try:
+            fits = await largest_answered(ping, mtu, least_mtu(configuration))
+        except Exception:
+            log.exception("what fits through the tunnel cannot be found out")
+            return
+        finally:
+            tunnel.allow_fragments(True)
+        if fits is not None and fits < mtu:
+            self._post(state.PathMtu(fits))
 
     async def _watch(self, tunnel: TunnelPort, configuration: Configuration) -> None:
         target = _gateway(configuration) or configuration.addresses[0].ip
@@ -200,12 +237,14 @@ def _gateway(configuration: Configuration) -> IPAddress | None:
     return next((gateway for gateway in configuration.gateways if source_for(configuration, gateway)), None)
 
 
-async def _ping(tunnel: TunnelPort, configuration: Configuration, target: IPAddress) -> bool:
+async def _ping(
+    tunnel: TunnelPort, configuration: Configuration, target: IPAddress, seconds: float = PROBE_SECONDS, size: int = 0
+) -> bool:
     source, peer = source_for(configuration, target), peer_for(configuration, target)
     if source is None or peer is None:
-        await asyncio.sleep(PROBE_SECONDS)
+        await asyncio.sleep(seconds)
         return False
-    return await tunnel.probe(peer.public_key, source, target, PROBE_SECONDS) is not None
+    return await tunnel.probe(peer.public_key, source, target, seconds, size) is not None
 
 
 def _facts(tunnel: TunnelPort, configuration: Configuration) -> tuple[int, float]:

@@ -150,14 +150,17 @@ class Enforcement:
             raise Failed(state.Fatal(Cause(CauseKind.INTERNAL, "; ".join(problems))))
 
     async def silence(self) -> None:
-        """Wipe keys and peers, keep the TUN. If that fails the tunnel goes as a whole: it must not send any more."""
+        """Wipe keys and peers, keep the TUN. If that fails the tunnel goes as a whole: it must not send any more.
+
+        The interface stays, drops what is routed into it, and is taken over by the next apply.
+        """
         if self.tunnel is None:
             return
         try:
             await within("the tunnel", self.tunnel.configure(SILENT))
         except Exception:
             log.exception("the tunnel could not be stopped, so it is closed")
-            self._lost = True
+            await self.close_tunnel()
 
     def doubt(self) -> None:
         """Somebody else may have changed the routes: the next apply looks at all of them."""

@@ -41,6 +41,10 @@ class Monitor:
         if self._pinging_since is None:
             self.next_look = min(self.next_look, now + UNANSWERED_SECONDS)
 
+    def resumed(self, now: float) -> None:
+        """The machine has slept: ping at once, and give the peer the full time to answer."""
+        self._rx_at = self._pinging_since = self.next_look = now
+
     def look(self, now: float, rx_bytes: int, unanswered_since: float) -> Action:
         """Judge by the bytes received so far and by when the first unanswered packet was sent (0: there is none)."""
         slept = now - self.next_look >= SLEPT_SECONDS

@@ -29,8 +29,13 @@ class TunnelPort(Protocol):
     def bind_to(self, interface: str) -> None:
         """Send outer packets by this interface only; empty: by whatever the routes say."""
 
-    async def probe(self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float) -> float | None:
-        """Ping through the tunnel."""
+    def allow_fragments(self, allow: bool) -> None:
+        """Let outer packets be fragmented on their way, or be lost if they are too large."""
+
+    async def probe(
+        self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float, size: int = 0
+    ) -> float | None:
+        """Ping through the tunnel with an IP packet of this size."""
 
     def turns(self) -> int:
         """How many turns the datapath has made, and another, please."""

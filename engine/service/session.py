@@ -138,7 +138,7 @@ class Session:
         """
         self._lock = place.take()
         try:
-            if self._configuration.firewall and (missing := await self._firewall.missing()):
+            if self._configuration.firewall and (missing := await within("nftables", self._firewall.missing())):
                 raise Unavailable("; ".join(missing))
             await self._resolvers.recover()
             policy = self._machine.situation.policy
@@ -152,7 +152,7 @@ class Session:
             why = error.event.cause.detail if isinstance(error, Failed) else str(error)
             raise Unavailable(why) from None
         firewall = self._firewall if self._configuration.firewall else None
-        self._watches = Watches(self._host, firewall, self.post, self._enforcement.lost)
+        self._watches = Watches(self._host, firewall, self.post, self._enforcement.lost, self._connection.resumed)
         self._watches.ways_out(self._machine.situation.settings.candidates)
         self._runner = asyncio.create_task(self._run(), name="session")
         if not connecting:
@@ -355,6 +355,8 @@ class Session:
                 await self._resolvers.set(servers, self._configuration)
             case state.ResetDns():
                 await self._resolvers.reset()
+            case state.SetMtu(mtu):
+                await self._enforcement.set_mtu(mtu, situation.policy, self._configuration)
             case state.Report(status):
                 tunnel = self._enforcement.tunnel
                 if status.state is State.CONNECTED and self._status.state is not State.CONNECTED and tunnel:
@@ -375,7 +377,7 @@ class Session:
     async def _end_connection(self) -> None:
         """End the attempt or the watch; what it said and nobody has heard yet counts no more."""
         await self._connection.end()
-        stale = (state.TunnelUp, state.TunnelDown, state.HandshakeGivenUp)
+        stale = (state.TunnelUp, state.TunnelDown, state.HandshakeGivenUp, state.PathMtu)
         self._queue = deque(event for event in self._queue if not isinstance(event, stale))
 
     def _tunnel_event(self, event: TunnelEvent) -> None:

@@ -1,4 +1,4 @@
-"""What a session watches besides its tunnel: the way out, and whether somebody else changes what enforces the policy.
+"""What a session watches besides its tunnel: the way out, sleep, and whether somebody else changes what enforces.
 
 Each watch takes the kernel's notes as a hint and then asks (engine/host/notes.py); what comes of it are events for the
 state machine. A double in place of the machine's parts is not watched.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from engine import state
 from engine.firewall import FirewallError
 from engine.firewall.nftables.kernel import GROUP_NFTABLES, NETLINK_NETFILTER
-from engine.host import CaptureWatch, Disturbance, Host, Notes, OfflineMonitor
+from engine.host import CaptureWatch, Disturbance, Host, Notes, OfflineMonitor, ResumeWatch
 from engine.policy import MARK
 from engine.service.firewall import Nftables
 from engine.service.ports import FirewallPort, HostPort
@@ -24,7 +24,10 @@ SETTLE_SECONDS = 0.2  # a transaction of nftables is a burst of notes
 
 
 class Watches:
-    """Begins to watch when made, on the event loop's thread. `lost` is called before a DeviceLost is posted."""
+    """Begins to watch when made, on the event loop's thread.
+
+    `lost` is called before a DeviceLost is posted, `resumed` when the machine has slept.
+    """
 
     def __init__(
         self,
@@ -32,14 +35,17 @@ class Watches:
         firewall: FirewallPort | None,
         post: Callable[[state.Event], None],
         lost: Callable[[], None],
+        resumed: Callable[[], None],
     ) -> None:
         self._post, self._lost = post, lost
         self._offline: OfflineMonitor | None = None
         self._capture: CaptureWatch | None = None
         self._table: Notes | None = None
+        self._resume: ResumeWatch | None = None
         if isinstance(host, Host):
             self._offline = OfflineMonitor(host, MARK, self._online_changed)
             self._capture = CaptureWatch(host, self._disturbed)
+            self._resume = ResumeWatch(resumed)
         if isinstance(firewall, Nftables):
             self._nftables = firewall
             self._table = Notes(NETLINK_NETFILTER, (GROUP_NFTABLES,), self._ask_for_the_table, SETTLE_SECONDS)
@@ -52,7 +58,7 @@ class Watches:
 
     def close(self) -> None:
         """Stop."""
-        for watch in (self._offline, self._capture, self._table):
+        for watch in (self._offline, self._capture, self._table, self._resume):
             if watch is not None:
                 watch.close()
 

@@ -71,6 +71,13 @@ class SetDns:
 
 
 @dataclass(frozen=True)
+class SetMtu:
+    """Let the tunnel device have this MTU, in bytes. On failure: `ApplyFailed`."""
+
+    mtu: int
+
+
+@dataclass(frozen=True)
 class ResetDns:
     """Give the system its own servers back; idempotent."""
 
@@ -82,4 +89,4 @@ class Report:
     status: Status
 
 
-Effect = ApplyPolicy | OpenTun | CloseTun | StartTunnel | StopTunnel | SetDns | ResetDns | Report
+Effect = ApplyPolicy | OpenTun | CloseTun | StartTunnel | StopTunnel | SetDns | SetMtu | ResetDns | Report

@@ -169,6 +169,13 @@ class DeviceLost:
 
 
 @dataclass(frozen=True)
+class PathMtu:
+    """The way through the tunnel takes packets of this many bytes and no larger ones."""
+
+    mtu: int
+
+
+@dataclass(frozen=True)
 class Retry:
     """It is time to try again what could not be put in force."""
 
@@ -197,6 +204,7 @@ Event = (
     | Block
     | Disturbed
     | DeviceLost
+    | PathMtu
     | Retry
     | Offline
     | Online

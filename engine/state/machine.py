@@ -6,7 +6,7 @@ Theory of operation
 
     ENTER   go to `target`: ApplyPolicy(the target's policy), then the target's own entry effects, then Report
     REAPPLY stay: ApplyPolicy(the policy after the change), then Report
-    NOTE    stay, and the policy stays as it is: what a failed apply left undone, then Report
+    NOTE    stay, and the policy stays as it is: what the event itself asks for, then Report
 
 So `ApplyPolicy` is the first effect of every transition, and no other effect runs unless it succeeded.
 
@@ -39,10 +39,11 @@ from engine.state.effects import (
     Report,
     ResetDns,
     SetDns,
+    SetMtu,
     StartTunnel,
     StopTunnel,
 )
-from engine.state.events import ApplyFailed, Event, Settings
+from engine.state.events import ApplyFailed, Event, PathMtu, Settings
 from engine.state.situation import Situation
 from engine.state.table import CONDITIONS, TABLE, How
 
@@ -71,13 +72,19 @@ def _entry(s: Situation) -> list[Effect]:
             return [OpenTun(), StopTunnel()]
 
 
-def _left_undone(s: Situation, event: Event) -> list[Effect]:
-    """What a failed apply cut off and still has to be done; opening what the user asked to open goes on."""
-    if not isinstance(event, ApplyFailed):
-        return []
-    if s.state is State.DISCONNECTED:
-        return [ResetDns()] if s.settings.always_require_vpn else [ResetDns(), CloseTun()]
-    return [StopTunnel()]
+def _asked_for(s: Situation, event: Event) -> list[Effect]:
+    """What an event asks for that changes no policy: after a failed apply what it cut off, and still has to be done.
+
+    Opening what the user asked to open goes on.
+    """
+    match event:
+        case PathMtu(mtu):
+            return [SetMtu(mtu)]
+        case ApplyFailed() if s.state is not State.DISCONNECTED:
+            return [StopTunnel()]
+        case ApplyFailed():
+            return [ResetDns()] if s.settings.always_require_vpn else [ResetDns(), CloseTun()]
+    return []
 
 
 class Machine:
@@ -107,7 +114,7 @@ class Machine:
         after = replace(row.change(before, event), state=row.target)
         if row.how is How.NOTE:
             self.situation = after
-            return (*_left_undone(after, event), Report(after.status))
+            return (*_asked_for(after, event), Report(after.status))
         # A policy is about to be applied: it counts as in force unless ApplyFailed says otherwise.
         after = replace(after, failure=None)
         if after.state in (State.CONNECTED, State.DISCONNECTED):

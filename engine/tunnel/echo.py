@@ -24,17 +24,20 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def echo_request(source: IPAddress, destination: IPAddress, ident: int, sequence: int) -> bytes:
-    """An echo request with an empty payload. ValueError when the two addresses are of different families."""
+def echo_request(source: IPAddress, destination: IPAddress, ident: int, sequence: int, size: int = 0) -> bytes:
+    """An echo request, filled with zeros to `size` bytes of IP packet; it may not be fragmented.
+
+    ValueError when the two addresses are of different families.
+    """
     if source.version != destination.version:
         raise ValueError(f"no ping from {source} to {destination}: different families")
     if source.version == 4:
-        icmp = struct.pack("!BBHHH", 8, 0, 0, ident, sequence)
+        icmp = struct.pack("!BBHHH", 8, 0, 0, ident, sequence) + bytes(max(0, size - 28))
         icmp = icmp[:2] + struct.pack("!H", checksum(icmp)) + icmp[4:]
         header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(icmp), 0, 0x4000, _TTL, _ICMP, 0)
         header += source.packed + destination.packed
         return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + icmp
-    icmp = struct.pack("!BBHHH", 128, 0, 0, ident, sequence)
+    icmp = struct.pack("!BBHHH", 128, 0, 0, ident, sequence) + bytes(max(0, size - 48))
     pseudo = source.packed + destination.packed + struct.pack("!II", len(icmp), _ICMPV6)
     icmp = icmp[:2] + struct.pack("!H", checksum(pseudo + icmp)) + icmp[4:]
     return struct.pack("!IHBB", 0x60000000, len(icmp), _ICMPV6, _TTL) + source.packed + destination.packed + icmp

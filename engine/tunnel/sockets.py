@@ -14,7 +14,7 @@ SO_RCVBUFFORCE = 33
 IP_PKTINFO = 8
 IP_RECVTOS = 13
 IP_MTU_DISCOVER = 10
-IP_PMTUDISC_DONT = 0
+IP_PMTUDISC_DONT, IP_PMTUDISC_PROBE = 0, 3
 IPV6_MTU_DISCOVER = 23
 BUFFER_BYTES = 8 << 20
 PORT_TRIES = 16
@@ -39,6 +39,14 @@ class Sockets:
         for sock in (self.v4, self.v6):
             if sock is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+
+    def allow_fragments(self, allow: bool) -> None:
+        """Let outer packets be fragmented on their way, or have those that are too large lost."""
+        how = IP_PMTUDISC_DONT if allow else IP_PMTUDISC_PROBE
+        if self.v4 is not None:
+            self.v4.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, how)
+        if self.v6 is not None:
+            self.v6.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, how)
 
     def close(self) -> None:
         """Close both."""

@@ -379,8 +379,18 @@ class Tunnel:
 
     # Looking at it
 
-    async def probe(self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float) -> float | None:
-        """Ping the gateway through the tunnel: the round trip in seconds, None when nothing came within `timeout`."""
+    def allow_fragments(self, allow: bool) -> None:
+        """Let outer packets be fragmented on their way (as they are from the start), or be lost if too large."""
+        if self._sockets is not None:
+            self._sockets.allow_fragments(allow)
+
+    async def probe(
+        self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float, size: int = 0
+    ) -> float | None:
+        """Ping the gateway through the tunnel: the round trip in seconds, None when nothing came within `timeout`.
+
+        `size`: of the IP packet, in bytes; at least what an echo request takes.
+        """
         link = self._links[peer]
         self._ping_sequence = self._ping_sequence % 0xFFFF + 1
         sequence = self._ping_sequence
@@ -388,7 +398,7 @@ class Tunnel:
         self._pings[sequence] = reply_time
         try:
             begin = now()
-            link.native.probe(echo_request(source, gateway, self._ping_ident, sequence))
+            link.native.probe(echo_request(source, gateway, self._ping_ident, sequence, size))
             return await asyncio.wait_for(reply_time, timeout) - begin
         except TimeoutError:
             return None

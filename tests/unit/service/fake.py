@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -53,13 +54,25 @@ class World:
     breaks_firewall: str = ""
     table: Policy | None = None
     route_mtu: int = 1500
+    path_mtu: int = 1420  # through the tunnel
+    fragments: bool = True
     rx_bytes: int = 0
+    pings: int = 0
     unanswered_since: float = 0.0
     turns: int = 0
     hangs: bool = False
     tunnel: FakeTunnel | None = None
+    hangs: str = ""  # the part that never answers
+    over: threading.Event = field(default_factory=threading.Event)  # lets threads that hang go
+
+    async def hang(self, part: str) -> None:
+        """Never come back, if that part is the one that hangs."""
+        if self.hangs == part:
+            await asyncio.Event().wait()
 
     def open_tun(self, name: str, mtu: int) -> TunPort:
+        if self.hangs == "open tun":
+            self.over.wait(10)
         if self.breaks_tun:
             raise TunError(f"the interface {name} is in use by another process: choose another name or stop it")
         self.log.append("open")
@@ -79,9 +92,11 @@ class FakeTunnel:
         self.on_event = on_event
 
     async def start(self) -> None:
+        await self.world.hang("start")
         self.world.program = None
 
     async def close(self) -> None:
+        await self.world.hang("close")
         self.world.log.append("tunnel closed")
 
     def apply(self, code: bytes | None, rules: tuple[str, ...] = ()) -> None:
@@ -91,13 +106,23 @@ class FakeTunnel:
         self.world.log.append(f"apply {rules[-2] if len(rules) > 1 else None}")
 
     async def configure(self, config: DeviceConfig) -> None:
+        await self.world.hang("configure" if config.private_key else "silence")
         self.world.config = config
 
     def bind_to(self, interface: str) -> None:
         self.world.log.append(f"bind {interface}")
 
-    async def probe(self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float) -> float | None:
+    def allow_fragments(self, allow: bool) -> None:
+        self.world.fragments = allow
+
+    async def probe(
+        self, peer: bytes, source: IPAddress, gateway: IPAddress, timeout: float, size: int = 0
+    ) -> float | None:
+        self.world.pings += 1
         await asyncio.sleep(0.001)
+        if size > self.world.path_mtu:
+            await asyncio.sleep(timeout)
+            return None
         if not self.world.answers or self.world.answers_only not in (b"", peer):
             return None
         self.on_event(HandshakeCompleted(peer))
@@ -137,18 +162,21 @@ class FakeDns:
     async def set(
         self, interface: str, servers: tuple[IPAddress, ...], outside: frozenset[IPAddress] = frozenset()
     ) -> None:
+        await self.world.hang("set dns")
         if self.breaks_set:
             raise DnsError("/etc/resolv.conf cannot be written (Read-only file system)")
         self.servers, self.outside = servers, outside
         self.world.log.append(f"dns {' '.join(map(str, servers))}")
 
     async def reset(self) -> None:
+        await self.world.hang("reset dns")
         if self.breaks_reset:
             raise DnsError("/etc/resolv.conf cannot be restored (Read-only file system)")
         self.servers = ()
         self.world.log.append("dns reset")
 
     async def recover(self) -> None:
+        await self.world.hang("recover dns")
         if self.breaks_recover:
             raise DnsError("a record cannot be read")
         self.world.log.append("dns recover")
@@ -167,6 +195,7 @@ class FakeHost:
         self.world = world
 
     async def capture(self, capture: Capture) -> None:
+        await self.world.hang("capture")
         if self.world.breaks_capture:
             raise HostError("the policy rule 190 could not be changed: Operation not supported")
         if self.world.captured != capture:
@@ -174,6 +203,7 @@ class FakeHost:
         self.world.captured = capture
 
     async def release(self, interface: str, mark: int) -> None:
+        await self.world.hang("release")
         self.world.log.append("release")
         self.world.captured = None
 
@@ -181,6 +211,7 @@ class FakeHost:
         return True
 
     async def route_mtu(self, address: IPAddress, mark: int) -> int:
+        await self.world.hang("route mtu")
         return self.world.route_mtu
 
     async def close(self) -> None:
@@ -194,14 +225,17 @@ class FakeFirewall:
         self.world = world
 
     async def missing(self) -> list[str]:
+        await self.world.hang("firewall missing")
         return ["the kernel has no netfilter"] if self.world.breaks_firewall == "missing" else []
 
     async def apply(self, policy: Policy) -> None:
+        await self.world.hang("firewall apply")
         self._break()
         self.world.table = policy
         self.world.log.append(f"firewall {policy.state}")
 
     async def remove(self) -> None:
+        await self.world.hang("firewall remove")
         self._break()
         if self.world.table is not None:
             self.world.log.append("firewall removed")

@@ -65,6 +65,14 @@ def test_a_look_that_is_due_is_no_look_too_early_however_sums_are_rounded() -> N
     assert monitor.look(monitor.next_look, 0, 0.0) is Action.PING
 
 
+def test_a_machine_that_has_slept_pings_at_once_and_then_has_its_full_time() -> None:
+    monitor = Monitor(0.0, 10)
+    monitor.resumed(3600.0)
+    assert monitor.next_look == 3600.0
+    looks = [monitor.look(3600.0 + seconds, 10, 0.0) for seconds in range(0, 16, 3)]
+    assert looks == [Action.PING] * 5 + [Action.LOST]
+
+
 @given(st.lists(st.tuples(st.floats(0.0, 200.0), st.booleans(), st.booleans()), max_size=60))
 def test_it_is_never_lost_before_20_s_without_an_answer(steps: list[tuple[float, bool, bool]]) -> None:
     now, rx, unanswered, heard = 0.0, 0, 0.0, 0.0

@@ -255,6 +255,18 @@ def test_a_silent_peer_is_pinged_and_then_lost(monkeypatch: pytest.MonkeyPatch) 
     with_session(work)
 
 
+def test_a_machine_that_has_slept_pings_at_once() -> None:
+    async def work(session: Session, world: World) -> None:
+        await connected(session)
+        await asyncio.sleep(0.02)
+        before = world.pings
+        session._connection.resumed()
+        await soon(lambda: world.pings > before)
+        assert session.status.state is State.CONNECTED
+
+    with_session(work, mtu=1420)
+
+
 def test_without_a_gateway_the_handshake_alone_verifies_and_the_status_says_so() -> None:
     async def work(session: Session, world: World) -> None:
         await connected(session)
