@@ -86,6 +86,10 @@ class Host:
         """Whether a packet with the mark has a way to `address`; when the kernel cannot say, yes."""
         return await self._run(lambda netlink: _reachable(netlink, address, mark))
 
+    async def has_ipv6(self, interface: str) -> bool:
+        """Whether the kernel speaks IPv6 on the interface. HostError."""
+        return await self._run(lambda netlink: sysctl.has_ipv6(interface))
+
     async def route_mtu(self, address: IPAddress, mark: int) -> int:
         """The MTU of the route to `address` in bytes, 1500 when there is none."""
         return await self._run(lambda netlink: _route_mtu(netlink, address, mark))
@@ -134,6 +138,9 @@ def _capture(netlink: Socket, capture: Capture) -> int:
         _make(netlink, _blocking(netlink, capture)[0])
         raise HostError(f"the interface {capture.interface} does not exist")
     sysctl.quiet_interface(capture.interface)
+    for address in capture.addresses:
+        if address.version == 6 and not sysctl.has_ipv6(capture.interface):
+            log.warning("IPv6 is off on this machine: the address %s is left out", address)
     missing, surplus = _plan(netlink, capture, index)
     _make(netlink, missing)
     _make(netlink, surplus)
