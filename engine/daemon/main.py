@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -162,8 +161,3 @@ async def block_early(options: Options) -> int:
     await session.close()
     log.info("%s", status.line())
     return 0 if status.machine.enforced else 1
-
-
-def default_socket() -> Path:
-    """Where the management socket is (MOLEHILL_RUN_DIR)."""
-    return Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill")) / "management.socket"

@@ -268,7 +268,7 @@ def test_without_descriptors_the_tunnel_stays_and_the_daemon_comes_back(walk: Wa
     for each in crowd:
         each.close()
     subprocess.run(["prlimit", "--pid", str(pid), "--nofile=1024:4096"], check=True)
-    assert daemon.state() == "connected"
+    assert daemon.status().state == "connected"
     daemon.disconnect()
 
 
