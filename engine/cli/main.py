@@ -24,6 +24,7 @@ _SECTIONS = {
         "disconnect": "engine.cli.connect:disconnect",
         "reconnect": "engine.cli.connect:reconnect",
         "status": "engine.cli.status:command",
+        "tui": "engine.cli.tui:command",
         "tunnel": "engine.cli.tunnel:command",
         "relay": "engine.cli.relay:command",
     },
@@ -70,6 +71,7 @@ Examples:
   molehill connect --wait                from here on nothing leaves but through the tunnel
   molehill status                        what is going on, and what is blocked
   molehill status --json | jq .state     the same for programs
+  molehill tui                           the same live, on one screen
   molehill lan set allow                 printers and the like stay reachable
   molehill disconnect                    the one thing that opens the kill switch
   molehill problem-report show           what you would send, without what identifies you

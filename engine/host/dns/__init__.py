@@ -2,6 +2,5 @@
 
 from engine.host.dns.manager import DnsError
 from engine.host.dns.system import SystemDns
-from engine.host.dns.watch import ResolversWatch
 
-__all__ = ["DnsError", "ResolversWatch", "SystemDns"]
+__all__ = ["DnsError", "SystemDns"]
