@@ -41,9 +41,10 @@ def command(mode: str, interface: str, socket_group: str | None, early_boot_bloc
     import uvloop
 
     from engine.daemon import logs, main
+    from engine.management.client import default_path
     from engine.service import Unavailable
 
-    options = main.Options(interface, _MODES[mode], main.default_socket(), socket_group)
+    options = main.Options(interface, _MODES[mode], default_path(), socket_group)
     ring = logs.begin(verbose)
     try:
         code = uvloop.run(main.block_early(options) if early_boot_blocking else main.run(options, ring))

@@ -2,7 +2,8 @@
 
 The target is what the user wants, secured from `connect` until `disconnect`. It is on disk before anything is done,
 so that a crash, a kill or a restart is followed by a connect. A clean end forgets it, a restart does not. A target
-that cannot be read counts as secured; none as unsecured.
+that cannot be read counts as secured; none as unsecured. Where the disk takes nothing it is kept in a spare folder in
+memory (/run/molehill), which a crash of ours does not empty.
 
 Why the service ends decides what stays (`keeps_block`). SIGUSR1 is a restart (the unit's RestartKillSignal); all other
 signals are the user's stop while the machine runs, and a shutdown if the machine goes down or does not say.
@@ -39,8 +40,12 @@ class Stop(Enum):
     RESTART = "the service restarts"
 
 
-def load(folder: Path) -> Target:
-    """The target when the service ended last."""
+def load(*folders: Path) -> Target:
+    """The target when the service ended last: secured, if any of the folders says so."""
+    return Target.SECURED if Target.SECURED in map(_load, folders) else Target.UNSECURED
+
+
+def _load(folder: Path) -> Target:
     try:
         content = store.load(folder / _FILE, _KIND)
         return Target.UNSECURED if content is None else Target(content)
@@ -49,12 +54,22 @@ def load(folder: Path) -> Target:
         return Target.SECURED
 
 
-def save(folder: Path, target: Target) -> None:
-    """Write the target. OSError: then the old one is as it was."""
-    if target is Target.SECURED:
-        store.save(folder / _FILE, _KIND, target)
-    else:
-        store.remove(folder / _FILE)
+def save(target: Target, *folders: Path) -> None:
+    """Write the target: secured to the first folder that takes it, unsecured to all. OSError: it could not be."""
+    failures: list[OSError] = []
+    for folder in folders:
+        try:
+            if target is Target.SECURED:
+                store.save(folder / _FILE, _KIND, target)
+                return
+            store.remove(folder / _FILE)
+        except FileNotFoundError:
+            pass  # no such folder: nothing is in it
+        except OSError as error:
+            log.warning("%s cannot be written: %s", folder / _FILE, error.strerror)
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def connects(target: Target, settings: Settings) -> bool:

@@ -11,10 +11,14 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
-from engine.management.schema import LogEvent
+import msgspec
+
+from engine.management.schema import MAX_LINE, LogEvent
 
 KEPT = 1000
+_ANSWER = MAX_LINE - 1024  # bytes
 _LONGEST = 2000  # characters of a line
 _PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 
@@ -34,8 +38,15 @@ class Ring(logging.Handler):
         self.on_line(line)
 
     def newest(self, count: int) -> tuple[LogEvent, ...]:
-        """The newest lines, oldest first."""
-        return tuple(self.lines)[-count:] if count > 0 else ()
+        """The newest lines, oldest first; as many as go into one answer."""
+        found: list[LogEvent] = []
+        room = _ANSWER
+        for line in islice(reversed(self.lines), max(0, count)):
+            room -= len(msgspec.json.encode(line)) + 1
+            if room < 0:
+                break
+            found.append(line)
+        return tuple(reversed(found))
 
 
 class _Journal(logging.Formatter):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,7 +69,7 @@ class _Daemon:
         self._asked: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
         firewall, notice = chosen_mode(options)
         base = Configuration(interface=options.interface, firewall=firewall)
-        self._service = Service(store.state_folder(), base, self._session, self._publish)
+        self._service = Service(store.state_folder(), base, self._session, self._publish, options.socket.parent)
         if notice:
             self._service.notice("mode", notice)
         self._server = Server(options.socket, Methods(self._service, ring), options.group)
@@ -80,9 +79,13 @@ class _Daemon:
         for number in (*_STOPS, *_RESTARTS):
             loop.add_signal_handler(number, self._ask, number)
         await self._service.start()
-        tasks = [asyncio.create_task(self._tell_changes()), asyncio.create_task(self._look_after())]
         try:
             await self._server.start()
+        except OSError:
+            await self._service.session.close()  # what blocks goes on blocking
+            raise
+        tasks = [asyncio.create_task(self._tell_changes()), asyncio.create_task(self._look_after())]
+        try:
             self._ring.on_line = lambda line: _soon(loop, self._publish, line)
             self._notify.say("READY=1")
             number = await self._asked
@@ -158,8 +161,3 @@ async def block_early(options: Options) -> int:
     await session.close()
     log.info("%s", status.line())
     return 0 if status.machine.enforced else 1
-
-
-def default_socket() -> Path:
-    """Where the management socket is (MOLEHILL_RUN_DIR)."""
-    return Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill")) / "management.socket"

@@ -14,6 +14,7 @@ from engine.daemon.logs import Ring
 from engine.daemon.rpc import Refused
 from engine.daemon.server import Client
 from engine.daemon.service import Service
+from engine.daemon.words import check_word
 from engine.explain.judge import Judge
 from engine.explain.packet import PacketError, parse_packet
 from engine.explain.text import as_text
@@ -142,6 +143,10 @@ class Methods:
         return Explanation(found.verdict, found.rule or "", text)
 
     async def _block(self, client: Client, params: Detail) -> Status:
+        try:
+            check_word("detail", params.detail)
+        except ValueError as error:
+            raise Refused(ErrorCode.BAD_INPUT, str(error)) from None
         await self._service.block(params.detail)
         return status_of(self._service)
 

@@ -14,11 +14,15 @@ import msgspec
 
 from engine.daemon import store
 from engine.daemon.store import Unreadable
-from engine.management.schema import Relay, RelayChoice, RelayList
+from engine.daemon.words import check_word
+from engine.management.schema import MAX_LINE, Relay, RelayChoice, RelayList
 from engine.policy import Hop, IPAddress, Protocol, Tunnel
 from engine.wg.keys import key_from_base64
 
-MAX_RELAYS = 10_000
+MAX_BYTES = MAX_LINE - 1024
+"""So that the list fits in an answer."""
+
+MAX_GATEWAYS = 8
 CANDIDATES = 16
 """So many relays are tried in turn before the first one is tried again; a reconnect draws new ones."""
 
@@ -47,8 +51,8 @@ def check(relays: RelayList) -> None:
     """ValueError, one sentence that names relay and field, for a list that cannot be."""
     if relays.version != 1:
         raise ValueError(f"version must be 1, not {relays.version}")
-    if len(relays.relays) > MAX_RELAYS:
-        raise ValueError(f"at most {MAX_RELAYS} relays, not {len(relays.relays)}")
+    if len(msgspec.json.encode(relays)) > MAX_BYTES:
+        raise ValueError(f"the list is longer than {MAX_BYTES} bytes, with all its fields written out")
     names = Counter(relay.hostname for relay in relays.relays)
     for relay in relays.relays:
         try:
@@ -60,6 +64,10 @@ def check(relays: RelayList) -> None:
 def _check(relay: Relay, names: Counter[str]) -> None:
     if not relay.hostname or names[relay.hostname] > 1:
         raise ValueError("every relay needs a hostname of its own")
+    for field in ("hostname", "country", "city"):
+        check_word(field, getattr(relay, field))
+    if len(relay.gateways) > MAX_GATEWAYS:
+        raise ValueError(f"gateways: at most {MAX_GATEWAYS}, not {len(relay.gateways)}")
     _parsed("public_key", key_from_base64, relay.public_key)
     for field, kind in (("ipv4", IPv4Address), ("ipv6", IPv6Address)):
         text = getattr(relay, field)

@@ -97,6 +97,7 @@ class Server:
         self._inode = 0
         self._clients: dict[asyncio.Task[Any], Client] = {}
         self._requests = 0
+        self._missing = False  # the socket, and that has been said
 
     async def start(self) -> None:
         """Listen. OSError: it cannot be, or another daemon listens there."""
@@ -118,7 +119,8 @@ class Server:
         try:
             new = room / "s"
             listener.bind(str(new))
-            os.chown(new, -1, self._gid)
+            if self._gid >= 0:
+                os.chown(new, -1, self._gid)
             new.chmod(self._mode)
             listener.listen(_BACKLOG)
             os.replace(new, self.path)
@@ -134,11 +136,14 @@ class Server:
         with suppress(OSError):
             if self.path.stat().st_ino == self._inode:
                 return
-        log.warning("%s was removed by somebody, and is made anew", self.path)
         try:
             await self.start()
+            log.warning("%s was removed by somebody, and is made anew", self.path)
+            self._missing = False
         except OSError as error:
-            log.error("there is no management socket: %s", error)
+            if not self._missing:
+                log.error("there is no management socket: %s", error)
+            self._missing = True
 
     def publish(self, happened: Event) -> None:
         """Tell all who have subscribed."""
@@ -222,6 +227,9 @@ class Server:
             log.exception("%s failed", request.method)
             sentence = "an internal error: the daemon's log has more"
             reply = rpc.refusal(Refused(ErrorCode.INTERNAL, sentence, number=request.number))
+        if len(reply) > MAX_LINE:
+            log.error("the answer to %s has %d bytes", request.method, len(reply))
+            reply = rpc.refusal(Refused(ErrorCode.FAILED, "the answer is too long to be sent", number=request.number))
         client.send(reply)
         await client.sent()
         await asyncio.sleep(0)  # the others' turn, however much this one has asked at once

@@ -62,12 +62,21 @@ MakeSession = Callable[[tuple[Configuration, ...]], Session]
 
 
 class Service:
-    """See the head of this module. `base`: interface and mode; `publish` is told what clients subscribe to."""
+    """See the head of this module.
+
+    `base`: interface and mode; `publish` is told what clients subscribe to; `spare`: a folder in memory.
+    """
 
     def __init__(
-        self, folder: Path, base: Configuration, make_session: MakeSession, publish: Callable[[Event], None]
+        self,
+        folder: Path,
+        base: Configuration,
+        make_session: MakeSession,
+        publish: Callable[[Event], None],
+        spare: Path,
     ) -> None:
         self._folder, self._base = folder, base
+        self._target_folders = (folder, spare)
         self._make_session, self._publish = make_session, publish
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="disk")
         self._changing = asyncio.Lock()
@@ -107,7 +116,7 @@ class Service:
     async def start(self) -> None:
         """Read what is on disk, and start the session; START-1. Raises engine.service.Unavailable."""
         await self._on_disk(self._load)
-        connecting = lifecycle.connects(await self._on_disk(lifecycle.load, self._folder), self.settings)
+        connecting = lifecycle.connects(await self._on_disk(lifecycle.load, *self._target_folders), self.settings)
         planned = self._planned = await self._on_disk(plan, self._known, self._base)
         if connecting:
             # Until it connects it blocks as with "always require VPN": what a killed run left is taken over, without
@@ -215,7 +224,7 @@ class Service:
         """What the user wants from now on; a disk that cannot take it is no reason not to do it."""
         self._target = target
         try:
-            await self._on_disk(lifecycle.save, self._folder, target)
+            await self._on_disk(lifecycle.save, target, *self._target_folders)
             self.notice("target")
         except OSError as error:
             wrong = "will not connect again" if target is Target.SECURED else "will connect again"
@@ -318,6 +327,7 @@ class Service:
                 await self._take(msgspec.structs.replace(self.settings, choice=TunnelChoice(name)))
             else:
                 await self._plan()
+                await self.session.settled()
         self._publish(TunnelsEvent(await self.tunnels()))
         return imported
 
@@ -348,6 +358,7 @@ class Service:
             self.notice("relays")
             self._known = replace(self._known, relays=found)
             await self._plan()
+            await self.session.settled()
         self._publish(RelaysEvent(len(found.relays)))
         return found
 

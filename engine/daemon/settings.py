@@ -17,6 +17,7 @@ import msgspec
 from engine.bridge import BridgeSettings, Cipher, Kind, parse_endpoint
 from engine.daemon import store
 from engine.daemon.store import Unreadable
+from engine.daemon.words import check_word
 from engine.explain.settings import endpoint
 from engine.management.schema import Bridge, BridgeKind, RelayChoice, Settings, SettingsPatch
 from engine.policy import Hop, IPAddress, Policy, State
@@ -82,8 +83,11 @@ def check(settings: Settings) -> None:
         Builder().set_mtu(settings.mtu)
     if settings.bridge is not None:
         bridge_of(settings.bridge, _SOME if settings.bridge.kind is BridgeKind.SHADOWSOCKS else "")
-    if isinstance(settings.choice, RelayChoice) and settings.choice.ip_version not in (4, 6):
-        raise ValueError(f"ip_version must be 4 or 6, not {settings.choice.ip_version}")
+    if isinstance(settings.choice, RelayChoice):
+        if settings.choice.ip_version not in (4, 6):
+            raise ValueError(f"ip_version must be 4 or 6, not {settings.choice.ip_version}")
+        for field in ("country", "city", "hostname"):
+            check_word(field, getattr(settings.choice, field))
 
 
 def dns_of(settings: Settings) -> tuple[IPAddress, ...]:

@@ -21,6 +21,10 @@ from engine.wg.keys import key_to_base64
 
 log = logging.getLogger(__name__)
 
+MAX_TUNNELS = 500
+MAX_ADDRESSES = 16
+MAX_PEERS = 64
+MAX_ALLOWED = 4096
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
@@ -68,6 +72,8 @@ class Tunnels:
             raise ValueError(f"{name!r} is no name: use 1 to 64 letters, digits or any of _ . -")
         if not replace_it and self._path(name).exists():
             raise ValueError(f"there is a tunnel {name} already: remove it first, or replace it")
+        if len(self.names()) >= MAX_TUNNELS and not self._path(name).exists():
+            raise ValueError(f"there are {MAX_TUNNELS} tunnels already: remove one first")
         conf = parse_conf(text)
         notices = _checked(conf)
         conf = replace(conf, pre_up=(), post_up=(), pre_down=(), post_down=(), save_config=False)
@@ -89,6 +95,14 @@ class Tunnels:
 def _checked(conf: Conf) -> list[str]:
     """What of the file is not followed. ValueError where it could never be a tunnel."""
     interface_of(conf)
+    for what, found, most in (
+        ("Address", conf.addresses, MAX_ADDRESSES),
+        ("DNS", conf.dns, MAX_ADDRESSES),
+        ("[Peer]", conf.device.peers, MAX_PEERS),
+        ("AllowedIPs", [each for peer in conf.device.peers for each in peer.allowed_ips], MAX_ALLOWED),
+    ):
+        if len(found) > most:
+            raise ValueError(f"{what}: at most {most}, not {len(found)}")
     notices = not_followed(conf, one_peer="firewall")
     if any(peer.endpoint is not None for peer in conf.device.peers):
         check_peers(conf)

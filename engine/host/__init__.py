@@ -1,7 +1,7 @@
 """The machine: routes, rules, addresses, resolvers, capabilities."""
 
 from engine.host.capture import DEFAULT_ROUTES, Capture, Endpoint
-from engine.host.dns import DnsError, SystemDns
+from engine.host.dns import DnsError, ResolversWatch, SystemDns
 from engine.host.netlink import Disturbance, Host, HostError, is_captured
 from engine.host.notes import Notes
 from engine.host.offline import OfflineMonitor
@@ -19,6 +19,7 @@ __all__ = [
     "HostError",
     "Notes",
     "OfflineMonitor",
+    "ResolversWatch",
     "ResumeWatch",
     "SystemDns",
     "is_captured",

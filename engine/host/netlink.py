@@ -14,7 +14,6 @@ import asyncio
 import errno
 import logging
 import os
-import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -87,6 +86,10 @@ class Host:
         """Whether a packet with the mark has a way to `address`; when the kernel cannot say, yes."""
         return await self._run(lambda netlink: _reachable(netlink, address, mark))
 
+    async def has_ipv6(self, interface: str) -> bool:
+        """Whether the kernel speaks IPv6 on the interface. HostError."""
+        return await self._run(lambda netlink: sysctl.has_ipv6(interface))
+
     async def route_mtu(self, address: IPAddress, mark: int) -> int:
         """The MTU of the route to `address` in bytes, 1500 when there is none."""
         return await self._run(lambda netlink: _route_mtu(netlink, address, mark))
@@ -130,11 +133,14 @@ def is_captured() -> bool:
 def _capture(netlink: Socket, capture: Capture) -> int:
     """Capture; the interface's index."""
     sysctl.prepare()
-    index = _index(capture.interface)
+    index = netlink.index(capture.interface)
     if index is None:
         _make(netlink, _blocking(netlink, capture)[0])
         raise HostError(f"the interface {capture.interface} does not exist")
     sysctl.quiet_interface(capture.interface)
+    for address in capture.addresses:
+        if address.version == 6 and not sysctl.has_ipv6(capture.interface):
+            log.warning("IPv6 is off on this machine: the address %s is left out", address)
     missing, surplus = _plan(netlink, capture, index)
     _make(netlink, missing)
     _make(netlink, surplus)
@@ -142,7 +148,7 @@ def _capture(netlink: Socket, capture: Capture) -> int:
 
 
 def _release(netlink: Socket, interface: str | None, mark: int) -> None:
-    index = _index(interface) if interface is not None else None
+    index = netlink.index(interface) if interface is not None else None
     if index is not None and netlink.link(index).kind != "tun":
         raise HostError(f"the interface {interface} is no tunnel: it is left alone, and so is everything else")
     routes = [route for version in _versions() for route in netlink.routes(version, mark)]
@@ -154,7 +160,7 @@ def _release(netlink: Socket, interface: str | None, mark: int) -> None:
 
 
 def _compare(netlink: Socket, capture: Capture, index: int) -> Disturbance | None:
-    if _index(capture.interface) != index:
+    if netlink.index(capture.interface) != index:
         return Disturbance(f"the interface {capture.interface} is not there any more", lost=True)
     for changes, how in zip(_plan(netlink, capture, index), ("missing", "not ours"), strict=True):
         for change in changes:
@@ -221,13 +227,6 @@ def _make(netlink: Socket, changes: list[Change]) -> None:
 def _versions() -> tuple[int, ...]:
     """The IP versions that this kernel speaks: without IPv6 there is nothing to capture."""
     return (4, 6) if sysctl.has_ipv6() else (4,)
-
-
-def _index(interface: str) -> int | None:
-    try:
-        return socket.if_nametoindex(interface)
-    except OSError:
-        return None
 
 
 def _is_tun(netlink: Socket, index: int | None) -> bool:

@@ -176,6 +176,16 @@ class Socket:
             found.add(ip_interface(f"{ip_address(address)}/{body[1]}"))
         return found
 
+    def index(self, name: str) -> int | None:
+        """The index of the network device of this name; None: there is none."""
+        try:
+            (body, *_) = self.ask(_GETLINK, 0, bytes(16) + _attribute(_IFLA_IFNAME, name.encode() + b"\0"))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        return int(struct.unpack_from("=i", body, 4)[0])
+
     def link(self, index: int) -> Link:
         """One network device."""
         (body, *_) = self.ask(_GETLINK, 0, struct.pack("=4xi8x", index))

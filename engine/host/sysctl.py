@@ -13,6 +13,7 @@ after a crash knows the true ones. The file's name holds the network namespace, 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -97,9 +98,12 @@ def _write_saved(values: dict[str, str | None]) -> None:
 
 
 def _read(name: str) -> str | None:
+    """The switch; None: there is none here. OSError: it cannot be said now, for want of descriptors."""
     try:
         return (_NET / name).read_text().strip()
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return None
 
 

@@ -102,8 +102,8 @@ class Enforcement:
     async def _tighten(self, policy: Policy, configuration: Configuration) -> None:
         """The program first; firewall and routes are in the hands of two threads, and need not wait for each other."""
         published = await _failure(self._publish(policy, configuration))
-        others = (self._load_firewall(policy, configuration), self.capture(policy, configuration))
-        for failure in (published, *await asyncio.gather(*map(_failure, others))):
+        firewall, routes = self._load_firewall(policy, configuration), self.capture(policy, configuration)
+        for failure in (published, *await asyncio.gather(firewall, routes, return_exceptions=True)):
             if failure is not None:
                 raise failure
 

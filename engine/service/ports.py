@@ -92,6 +92,9 @@ class HostPort(Protocol):
     async def reachable(self, address: IPAddress, mark: int) -> bool:
         """Whether there is a way to the address outside the tunnel."""
 
+    async def has_ipv6(self, interface: str) -> bool:
+        """Whether the kernel speaks IPv6 on the interface."""
+
     async def route_mtu(self, address: IPAddress, mark: int) -> int:
         """The MTU of the way to the address outside the tunnel."""
 

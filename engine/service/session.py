@@ -78,7 +78,7 @@ class Session:
         self._numbered: list[tuple[int, Configuration]] = []  # those of the last change, with their generations
         self._generation = 0
         self._host: HostPort = host if host is not None else Host()
-        self._resolvers = Resolvers(dns)
+        self._dns, self._resolvers = dns, Resolvers(dns)
         self._firewall: FirewallPort = firewall if firewall is not None else Nftables()
         self._enforcement = Enforcement(
             host=self._host,
@@ -141,19 +141,24 @@ class Session:
             if self._configuration.firewall and (missing := await within("nftables", self._firewall.missing())):
                 raise Unavailable("; ".join(missing))
             await self._resolvers.recover()
+            firewall = self._firewall if self._configuration.firewall else None
+            self._watches = Watches(
+                self._host, firewall, self._dns, self.post, self._enforcement.lost, self._connection.resumed
+            )
+            self._watches.ways_out(self._machine.situation.settings.candidates)
             policy = self._machine.situation.policy
             if connecting:
                 await self._enforcement.prepare(policy, self._configuration)
                 if policy.blocks:
                     await self._enforcement.apply(policy, self._configuration)
         except (Failed, OSError, TunError, FirewallError, Unavailable) as error:
+            if self._watches is not None:
+                self._watches.close()
+                self._watches = None
             await self._enforcement.close_tunnel()
             self._give_up_place()
             why = error.event.cause.detail if isinstance(error, Failed) else str(error)
             raise Unavailable(why) from None
-        firewall = self._firewall if self._configuration.firewall else None
-        self._watches = Watches(self._host, firewall, self.post, self._enforcement.lost, self._connection.resumed)
-        self._watches.ways_out(self._machine.situation.settings.candidates)
         self._runner = asyncio.create_task(self._run(), name="session")
         if not connecting:
             self.post(self._changed(*(each for _, each in self._numbered)))
@@ -344,6 +349,7 @@ class Session:
                 await self._enforcement.release(self._configuration)
             case state.StartTunnel(_, timeout, pause):
                 await self._end_connection()
+                await self._check_ipv6()
                 await self._fit_mtu()
                 assert self._enforcement.tunnel is not None  # OpenTun comes before
                 await self._connection.begin(self._enforcement.tunnel, self._configuration, timeout, pause)
@@ -387,6 +393,12 @@ class Session:
             # Somebody has deleted the interface. Our rules say "unreachable" until the next apply opens a new one.
             self._enforcement.lost()
             self.post(state.DeviceLost("the interface was deleted"))
+
+    async def _check_ipv6(self) -> None:
+        """A tunnel that has IPv6 addresses alone is none where IPv6 is switched off. Failed."""
+        only_ipv6 = all(address.version == 6 for address in self._configuration.addresses)
+        if only_ipv6 and not await within("the kernel", self._host.has_ipv6(self._configuration.interface)):
+            raise Failed(state.Fatal(Cause(CauseKind.IPV6_UNAVAILABLE)))
 
     async def _fit_mtu(self) -> None:
         """Without a configured MTU: what the route to the first hop leaves for the inner packets."""

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from engine import state
 from engine.firewall import FirewallError
 from engine.firewall.nftables.kernel import GROUP_NFTABLES, NETLINK_NETFILTER
-from engine.host import CaptureWatch, Disturbance, Host, Notes, OfflineMonitor, ResumeWatch
+from engine.host import CaptureWatch, Disturbance, Host, Notes, OfflineMonitor, ResolversWatch, ResumeWatch, SystemDns
 from engine.policy import MARK
 from engine.service.firewall import Nftables
-from engine.service.ports import FirewallPort, HostPort
+from engine.service.ports import DnsPort, FirewallPort, HostPort
 from engine.state import Candidate
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Watches:
         self,
         host: HostPort,
         firewall: FirewallPort | None,
+        dns: DnsPort | None,
         post: Callable[[state.Event], None],
         lost: Callable[[], None],
         resumed: Callable[[], None],
@@ -42,10 +43,13 @@ class Watches:
         self._capture: CaptureWatch | None = None
         self._table: Notes | None = None
         self._resume: ResumeWatch | None = None
+        self._resolvers: ResolversWatch | None = None
         if isinstance(host, Host):
             self._offline = OfflineMonitor(host, MARK, self._online_changed)
             self._capture = CaptureWatch(host, self._disturbed)
             self._resume = ResumeWatch(resumed)
+        if isinstance(dns, SystemDns):
+            self._resolvers = ResolversWatch(dns, lambda what: post(state.Disturbed(what)))
         if isinstance(firewall, Nftables):
             self._nftables = firewall
             self._table = Notes(NETLINK_NETFILTER, (GROUP_NFTABLES,), self._ask_for_the_table, SETTLE_SECONDS)
@@ -58,7 +62,7 @@ class Watches:
 
     def close(self) -> None:
         """Stop."""
-        for watch in (self._offline, self._capture, self._table, self._resume):
+        for watch in (self._offline, self._capture, self._table, self._resume, self._resolvers):
             if watch is not None:
                 watch.close()
 

@@ -2,5 +2,6 @@
 
 from engine.host.dns.manager import DnsError
 from engine.host.dns.system import SystemDns
+from engine.host.dns.watch import ResolversWatch
 
-__all__ = ["DnsError", "SystemDns"]
+__all__ = ["DnsError", "ResolversWatch", "SystemDns"]

@@ -37,7 +37,7 @@ class SystemDns:
 
     def __init__(self, root: Path = Path("/"), bus_address: str | None = None, choice: str | None = None) -> None:
         self._root, self._bus_address = root, bus_address
-        self._resolv_conf = root / "etc/resolv.conf"
+        self.resolv_conf = root / "etc/resolv.conf"
         self._choice = os.environ.get(VARIABLE, "") if choice is None else choice
         if self._choice not in ("", *CHOICES):
             raise ValueError(f"{VARIABLE}={self._choice} is none of {', '.join(CHOICES)}")
@@ -52,9 +52,13 @@ class SystemDns:
         if self._manager is None or not self.servers:
             return ""
         text = f"{', '.join(map(str, self.servers))} by {self._manager.name}"
-        if self._manager is self._file and self._file.disturbed():
+        if self.disturbed():
             text += ", but somebody else has changed /etc/resolv.conf since"
         return text
+
+    def disturbed(self) -> bool:
+        """Whether somebody else has changed the file that is set; what other managers set is not looked at."""
+        return self._manager is self._file and self._file.disturbed()
 
     async def set(
         self, interface: str, servers: tuple[IPAddress, ...], outside: frozenset[IPAddress] = frozenset()
@@ -82,7 +86,7 @@ class SystemDns:
             return
         self._file.recover()
         program = resolvconf.program()
-        if program is not None and resolvconf.in_use(self._resolv_conf):
+        if program is not None and resolvconf.in_use(self.resolv_conf):
             await self._within("restored", resolvconf.Resolvconf(program, self._root).reset(""))
 
     async def close(self) -> None:
@@ -101,19 +105,19 @@ class SystemDns:
     async def _find(self) -> Manager:
         """The manager in use, or the one chosen by hand."""
         choice = self._choice
-        if choice in ("", "resolved") and (choice or resolved.in_use(self._resolv_conf)):
+        if choice in ("", "resolved") and (choice or resolved.in_use(self.resolv_conf)):
             bus = await self._connected()
             if bus is not None and (choice or await bus.has(resolved.SERVICE)):
                 return resolved.Resolved(bus)
         if choice in ("", "networkmanager"):
             bus = await self._connected()
-            if bus is not None and (choice or await networkmanager.in_use(bus, self._resolv_conf)):
+            if bus is not None and (choice or await networkmanager.in_use(bus, self.resolv_conf)):
                 return networkmanager.NetworkManager(bus)
         if choice in ("resolved", "networkmanager"):
             raise DnsError(f"{VARIABLE}={choice} needs the system bus, and there is none")
         if choice in ("", "resolvconf"):
             program = resolvconf.program()
-            if program is not None and (choice or resolvconf.in_use(self._resolv_conf)):
+            if program is not None and (choice or resolvconf.in_use(self.resolv_conf)):
                 return resolvconf.Resolvconf(program, self._root)
             if choice:
                 raise DnsError(f"{VARIABLE}=resolvconf needs the program resolvconf, and there is none")

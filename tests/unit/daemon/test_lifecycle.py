@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.daemon import lifecycle
+from engine.daemon import lifecycle, store
 from engine.daemon.lifecycle import Stop, Target, connects, keeps_block, target_left
 from engine.management.schema import Settings
 from engine.policy import State
@@ -59,11 +59,38 @@ def test_start1_the_service_connects_as_it_starts_by_auto_connect_or_after_a_cra
 
 def test_the_target_is_on_disk_while_it_is_secured(tmp_path: Path) -> None:
     assert lifecycle.load(tmp_path) is Target.UNSECURED
-    lifecycle.save(tmp_path, Target.SECURED)
+    lifecycle.save(Target.SECURED, tmp_path)
     assert lifecycle.load(tmp_path) is Target.SECURED
-    lifecycle.save(tmp_path, Target.UNSECURED)
+    lifecycle.save(Target.UNSECURED, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    lifecycle.save(tmp_path, Target.UNSECURED)
+    lifecycle.save(Target.UNSECURED, tmp_path)
+
+
+def test_where_the_disk_takes_nothing_the_target_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, spare = tmp_path / "disk", tmp_path / "spare"
+    disk.mkdir()
+    spare.mkdir()
+    write = store.write
+
+    def full(path: Path, content: bytes) -> None:
+        if path.parent == disk:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(store, "write", full)
+    lifecycle.save(Target.SECURED, disk, spare)
+    assert lifecycle.load(disk, spare) is Target.SECURED
+    lifecycle.save(Target.UNSECURED, disk, spare)
+    assert lifecycle.load(disk, spare) is Target.UNSECURED
+    monkeypatch.undo()
+    lifecycle.save(Target.SECURED, disk, spare)
+    assert list(spare.iterdir()) == []
+
+
+def test_a_target_that_nobody_takes_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        lifecycle.save(Target.SECURED, tmp_path / "file", tmp_path / "file")
 
 
 @pytest.mark.parametrize("content", [b"", b"secured", b'{"version": 1, "target": "open"}', b'{"version": 9}', b"\xff"])

@@ -35,6 +35,7 @@ some_relays = st.lists(
         active=st.booleans(),
     ),
     max_size=30,
+    unique_by=lambda one: one.hostname,
 ).map(lambda found: RelayList(relays=tuple(found)))
 choices = st.builds(RelayChoice, st.just("me"), country=words, city=words, ip_version=st.sampled_from([4, 6]))
 seeds = st.binary(min_size=16, max_size=16)
@@ -93,6 +94,9 @@ def test_constraints_know_no_case_and_name_a_single_relay_too() -> None:
         (relay("r", ipv6="198.51.100.1"), "relay 'r': ipv6"),
         (relay("r", port=0), "port"),
         (relay("r", gateways=("10.0.0.300",)), "relay 'r': gateways"),
+        (relay("r\x1b[2J"), "hostname: .* visible"),
+        (relay("r", city="x" * 254), "city: at most 253"),
+        (relay("r", gateways=tuple(f"10.0.0.{n}" for n in range(9))), "gateways: at most 8"),
         (relay("r", weight=-1), "weight"),
         (relay("r", bridges=(RelayBridge("udp-over-tcp", 99999),)), "bridges"),  # type: ignore[arg-type]
     ],
@@ -105,6 +109,12 @@ def test_a_list_that_cannot_be_is_refused_by_relay_and_field(one: Relay, words: 
 def test_two_relays_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="of its own"):
         relays.check(RelayList(relays=(relay("r"), relay("r"))))
+
+
+def test_a_list_that_would_not_fit_in_an_answer_is_refused() -> None:
+    many = RelayList(relays=tuple(relay(f"relay-{n}") for n in range(5000)))
+    with pytest.raises(ValueError, match="longer than"):
+        relays.check(many)
 
 
 def test_the_list_comes_back_and_a_broken_one_is_unreadable(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from engine.management.schema import (
     METHODS,
     Bridge,
     BridgeKind,
+    Detail,
     ErrorCode,
     Event,
     Lines,
@@ -90,7 +91,8 @@ def with_service(
             )
 
         events: list[Event] = []
-        service = Service(folder, Configuration(interface="mh0", firewall=True), make_session, events.append)
+        base = Configuration(interface="mh0", firewall=True)
+        service = Service(folder, base, make_session, events.append, folder / "spare")
         await service.start()
         running = Running(service, world, events)
         try:
@@ -378,6 +380,17 @@ def test_no_change_is_taken_while_it_leaves(tmp_path: Path) -> None:
         assert running.world.table is not None
 
     with_service(tmp_path, work, end=None)
+
+
+def test_what_a_client_says_for_others_to_read_is_short_and_visible(tmp_path: Path) -> None:
+    async def work(running: Running) -> None:
+        methods, client = Methods(running.service, Ring()), Client.__new__(Client)
+        client.pid = client.uid = client.gid = 1
+        for detail in ("\x1b[31m", "a\nb", "x" * 300):
+            with refusal(ErrorCode.BAD_INPUT, "detail: at most 253 characters"):
+                await methods(client, "debug.block", Detail(detail))
+
+    with_service(tmp_path, work)
 
 
 # Settings

@@ -74,6 +74,8 @@ def test_a_patch_changes_what_it_names_and_nothing_else() -> None:
         (SettingsPatch(api="203.0.113.7:443"), "api: .* is no endpoint"),
         (SettingsPatch(api="api.example:443/tcp"), "api: "),
         (SettingsPatch(choice=RelayChoice("me", ip_version=5)), "ip_version must be 4 or 6"),
+        (SettingsPatch(choice=RelayChoice("me", city="x" * 300)), "city: at most 253"),
+        (SettingsPatch(choice=RelayChoice("me", country="\n")), "country: .* visible"),
         (SettingsPatch(allow_lan=True, mtu=0), "MTU"),
     ],
 )

@@ -88,6 +88,7 @@ def test_a_file_without_a_server_lends_its_keys_only(tmp_path: Path) -> None:
         ("Address = 10.64.0.2/32, fc00:64::2/128\n", "", "Address is missing"),
         ("DNS =", "MTU = 1200\nDNS =", "MTU must be 1280"),
         ("AllowedIPs = 0.0.0.0/0, ::/0\n", "", "no .Peer. has AllowedIPs"),
+        ("DNS =", "DNS = " + ", ".join(f"10.0.0.{n}" for n in range(17)) + "\n#", "DNS: at most 16, not 17"),
         ("[Interface]", "[Interlace]", "line 1"),
     ],
 )

@@ -53,6 +53,7 @@ class World:
     breaks_tun: bool = False
     breaks_firewall: str = ""
     table: Policy | None = None
+    has_ipv6: bool = True
     route_mtu: int = 1500
     path_mtu: int = 1420  # through the tunnel
     fragments: bool = True
@@ -209,6 +210,9 @@ class FakeHost:
 
     async def reachable(self, address: IPAddress, mark: int) -> bool:
         return True
+
+    async def has_ipv6(self, interface: str) -> bool:
+        return self.world.has_ipv6
 
     async def route_mtu(self, address: IPAddress, mark: int) -> int:
         await self.world.hang("route mtu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 import pytest
@@ -246,3 +247,15 @@ def test_a_policy_that_is_not_in_force_is_tried_again_until_it_is(monkeypatch: p
 
     monkeypatch.setattr("engine.service.session.RETRY_SECONDS", (0.01, 0.02))
     with_session(work, firewall=True)
+
+
+def test_a_tunnel_of_ipv6_alone_is_an_error_where_ipv6_is_off() -> None:
+    async def work(session: Session, world: World) -> None:
+        world.has_ipv6 = False
+        session.connect()
+        status = await session.until(State.ERROR)
+        assert status.machine.cause == Cause(CauseKind.IPV6_UNAVAILABLE)
+        world.has_ipv6 = True
+        await connected(session)
+
+    with_session(work, addresses=(ip_interface("fd00::2/128"),), gateways=(ip_address("fd00::1"),))
