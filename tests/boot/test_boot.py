@@ -112,6 +112,18 @@ def test_exit1_an_upgrade_opens_nothing_and_keeps_the_settings(laptop: Device, n
     assert laptop.walk.leaks() == []
 
 
+def test_exit1_an_upgrade_to_a_broken_version_opens_nothing_and_says_so(laptop: Device, broken_package: Path) -> None:
+    laptop.connect()
+    laptop.machine.write("root/broken.deb", broken_package.read_bytes())
+    done = laptop.machine.try_run("dpkg", "-i", "/root/broken.deb")
+    assert "the daemon did not start, what it blocked stays blocked" in done.stderr
+    assert laptop.status() == {}
+    assert not laptop.is_open()
+    laptop.machine.run("dpkg", "-i", "/root/molehill.deb")  # back to the one that works
+    laptop.wait_for("connected")
+    assert laptop.walk.leaks() == []
+
+
 def test_exit1_the_users_stop_opens(laptop: Device) -> None:
     laptop.connect()
     assert not laptop.is_open()
@@ -158,3 +170,14 @@ def test_exit1_removing_the_package_opens_and_a_purge_forgets(laptop: Device) ->
     laptop.machine.shut_down()
     laptop.boot()
     assert laptop.is_open()
+
+
+def test_a_removal_that_cannot_open_says_why_and_what_will(laptop: Device) -> None:
+    laptop.machine.run("systemctl", "stop", "molehill.service")
+    laptop.machine.write("root/se1.conf", laptop.walk.write_conf().read_text())
+    laptop.machine.run("systemd-run", "molehill", "run", "/root/se1.conf")
+    wait_until(lambda: not laptop.is_open(), 20, "a session that is not the daemon's")
+    done = laptop.machine.try_run("dpkg", "--remove", "molehill")
+    assert done.returncode == 0
+    assert "another molehill session runs" in done.stderr
+    assert "restart the\nmachine" in done.stderr
