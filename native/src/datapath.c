@@ -1,7 +1,8 @@
 /*
  * datapath.c - the worker thread, and publishing to it.
  *
- * The thread: epoch odd -> load snapshot and sockets -> outward, inward -> epoch even -> poll, without a timeout.
+ * The thread: epoch odd -> load snapshot and sockets -> outward, inward -> epoch even -> poll, without a timeout, unless
+ * a direction has used up its budget.
  * A publisher: store the new pointer -> wait while the epoch stays the odd number it was -> free the old. Both sides use
  * sequentially consistent atomics: either the worker sees the new pointer, or the publisher sees the odd epoch.
  */
@@ -71,6 +72,7 @@ static int turn(mh_worker *w, bool tun, bool udp, struct pollfd *next) {
     w->now_ns = mh_now_ns();
     mh_count(&w->work.turns, 1);
     int gone = 0;
+    w->more = false;
     if (tun) gone = mh_outward(w);
     if (udp && !gone) gone = mh_inward(w);
     if (next) {
@@ -90,6 +92,10 @@ static void *run(void *argument) {
                             {.fd = -1, .events = POLLIN}};
     int gone = turn(w, true, true, fds);
     while (!gone && !atomic_load(&d->stop)) {
+        if (w->more) { /* there is work: the kernel need not be asked */
+            gone = turn(w, true, true, fds);
+            continue;
+        }
         if (poll(fds, 4, -1) < 0) continue; /* EINTR: all signals are blocked, but a debugger may stop us */
         if (fds[0].revents) {
             uint64_t count;
@@ -132,9 +138,9 @@ mh_datapath *mh_datapath_new(int tun_fd, bool vnet_hdr, unsigned tun_offloads, u
     mh_worker *w = &d->worker;
     w->d = d;
     w->fragments = mh_fragments_new();
-    w->read = malloc(MH_READ_BYTES);
+    w->read = aligned_alloc(64, MH_READ_HEADROOM + MH_READ_BYTES);
     w->wire = malloc(MH_WIRE_BYTES);
-    w->receive = malloc(MH_RECEIVE_BYTES);
+    w->inbox = mh_udp_inbox_new();
     w->scratch = malloc(MH_READ_BYTES);
     d->indices = mh_index_table_new();
     d->ring = mh_ring_new(RING_SLOTS);
@@ -143,7 +149,7 @@ mh_datapath *mh_datapath_new(int tun_fd, bool vnet_hdr, unsigned tun_offloads, u
     if (d->tun.fd < 0 || d->wake_fd < 0) *error = errno;
     const int flags = d->tun.fd < 0 ? -1 : fcntl(d->tun.fd, F_GETFL);
     if (flags >= 0 && fcntl(d->tun.fd, F_SETFL, flags | O_NONBLOCK) == 0 && d->wake_fd >= 0 && w->fragments && w->read &&
-        w->wire && w->receive && w->scratch && d->indices && d->ring) {
+        w->wire && w->inbox && w->scratch && d->indices && d->ring) {
         *error = 0;
         return d;
     }
@@ -176,7 +182,7 @@ void mh_datapath_free(mh_datapath *d) {
     if (w->fragments) mh_fragments_free(w->fragments);
     free(w->read);
     free(w->wire);
-    free(w->receive);
+    mh_udp_inbox_free(w->inbox);
     free(w->scratch);
     pthread_mutex_destroy(&d->control);
     pthread_mutex_destroy(&d->registry);

@@ -273,32 +273,30 @@ int mh_inward_datagram(mh_worker *w, const mh_datagram *g) {
     return gone;
 }
 
-/* One socket's turn: collect until there is enough for a batch, open and deliver it, again until the budget is spent. */
+/* One socket's turn: receive, open and deliver, again until there is nothing or the budget is spent. */
 static int inward_socket(mh_worker *w, int fd) {
-    mh_batch *b = &w->batch;
-    size_t budget = MH_BUDGET, used = 0;
+    size_t budget = MH_BUDGET;
     int gone = 0;
     for (bool more = true; more && budget && !gone;) {
-        mh_datagram g;
-        const int error = mh_udp_receive(fd, w->receive + used, MH_RECEIVE_BYTES - used, &g);
+        const mh_datagram *g;
+        unsigned n;
+        const int error = mh_udp_receive(w->inbox, fd, &g, &n, &more);
         mh_count(&w->work.udp_receives, 1);
         if (error == EAGAIN || error == EWOULDBLOCK) break;
-        if (error) { /* an error about an earlier send, or a broken datagram: the next receive tells more */
+        if (error) { /* an error about an earlier send: the next receive tells more */
             budget--;
-            more = error == EMSGSIZE || error == EAFNOSUPPORT || error == ECONNREFUSED;
+            more = error == ECONNREFUSED;
             continue;
         }
-        const size_t messages = g.len ? (g.len + g.segment - 1) / g.segment : 1;
-        budget -= messages < budget ? messages : budget;
-        gone = mh_inward_datagram(w, &g);
-        used += (g.len + 63) & ~(size_t)63;
-        if (!gone && (used > MH_RECEIVE_ENOUGH || b->datagrams == MH_BUDGET)) {
-            gone = mh_inward_finish(w);
-            used = 0;
+        for (const mh_datagram *end = g + n; g < end && !gone; g++) {
+            const size_t messages = g->len ? (g->len + g->segment - 1) / g->segment : 1;
+            budget -= messages < budget ? messages : budget;
+            gone = mh_inward_datagram(w, g);
         }
+        if (!gone) gone = mh_inward_finish(w);
     }
-    const int late = mh_inward_finish(w);
-    return gone ? gone : late;
+    if (budget == 0) w->more = true;
+    return gone;
 }
 
 int mh_inward(mh_worker *w) {

@@ -231,17 +231,19 @@ int mh_outward(mh_worker *w) {
     int gone = 0;
     w->burst.peer = NULL;
     w->burst.session = NULL;
+    uint8_t *packet = w->read + MH_READ_HEADROOM;
     while (packets < MH_BUDGET && !gone) {
         mh_vnet_hdr h;
-        const int n = mh_tun_read(&w->d->tun, &h, w->read, MH_READ_BYTES);
+        const int n = mh_tun_read(&w->d->tun, &h, packet, MH_READ_BYTES);
         if (n == 0) break;
         if (n < 0) {
             gone = -n;
             break;
         }
         mh_count(&w->work.tun_reads, 1);
-        gone = packet_out(w, &h, w->read, (size_t)n, &packets);
+        gone = packet_out(w, &h, packet, (size_t)n, &packets);
     }
+    if (packets >= MH_BUDGET) w->more = true;
     flush(w);
     return gone;
 }

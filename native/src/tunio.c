@@ -8,28 +8,19 @@
 bool mh_tun_gone(int error) { return error == EBADFD || error == ENODEV || error == EBADF || error == EPIPE || error == ECONNRESET; }
 
 int mh_tun_read(const mh_tun *t, mh_vnet_hdr *h, uint8_t *buffer, size_t room) {
-    uint8_t raw[MH_VNET_HDR_LEN];
-    struct iovec iov[2] = {{.iov_base = raw, .iov_len = sizeof raw}, {.iov_base = buffer, .iov_len = room}};
-    for (;;) {
-        const ssize_t n = t->vnet_hdr ? readv(t->fd, iov, 2) : read(t->fd, buffer, room);
-        if (n < 0) {
-            if (errno == EINTR) continue;
-            if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;
-            return -errno;
-        }
-        if (n == 0) return -ENODEV;
-        if (!t->vnet_hdr) {
-            memset(h, 0, sizeof *h);
-            return (int)n;
-        }
-        if (n <= MH_VNET_HDR_LEN) { /* no packet behind the header: one that does not parse, so that it is counted */
-            memset(h, 0, sizeof *h);
-            buffer[0] = 0;
-            return 1;
-        }
-        memcpy(h, raw, sizeof raw);
-        return (int)n - MH_VNET_HDR_LEN;
+    const size_t header = t->vnet_hdr ? MH_VNET_HDR_LEN : 0;
+    ssize_t n;
+    do n = read(t->fd, buffer - header, room + header);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+    if (n == 0) return -ENODEV;
+    memset(h, 0, sizeof *h);
+    if ((size_t)n <= header) { /* no packet behind the header: one that does not parse, so that it is counted */
+        buffer[0] = 0;
+        return 1;
     }
+    memcpy(h, buffer - header, header);
+    return (int)(n - (ssize_t)header);
 }
 
 int mh_tun_write(const mh_tun *t, const mh_vnet_hdr *h, const struct iovec *iov, size_t n) {

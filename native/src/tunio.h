@@ -13,7 +13,8 @@ typedef struct {
     bool vnet_hdr;
 } mh_tun;
 
-/* One packet into buffer. Returns its length; 0: none now; -errno: the device is gone (a closed pair is -ENODEV). */
+/* One packet into buffer[0..room); the MH_VNET_HDR_LEN bytes in front of it are written to as well, so that header and packet
+ * are one plain read. Returns its length; 0: none now; -errno: the device is gone (a closed pair is -ENODEV). */
 int mh_tun_read(const mh_tun *t, mh_vnet_hdr *h, uint8_t *buffer, size_t room);
 
 /* 0; or errno: this packet is lost. mh_tun_gone() tells whether the device is. */

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <poll.h>
+#include <stdlib.h>
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -199,25 +200,47 @@ int mh_udp_send(mh_udp *u, mh_endpoint *to, const mh_udp_burst *b, uint32_t *sen
     }
 }
 
-int mh_udp_receive(int fd, uint8_t *buffer, size_t room, mh_datagram *d) {
-    struct sockaddr_storage from;
-    union {
-        struct cmsghdr align;
-        uint8_t bytes[256];
-    } space;
-    struct iovec iov = {.iov_base = buffer, .iov_len = room};
-    struct msghdr m = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &iov, .msg_iovlen = 1,
-                       .msg_control = &space, .msg_controllen = sizeof space};
-    ssize_t n;
-    do n = recvmsg(fd, &m, 0);
-    while (n < 0 && errno == EINTR);
-    if (n < 0) return errno;
-    if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) return EMSGSIZE;
-    if (!mh_endpoint_from_sockaddr(&d->from, &from)) return EAFNOSUPPORT;
-    d->data = buffer;
-    d->len = d->segment = (uint32_t)n;
+/* Slots lie 64 KiB and a bit apart, so that their beginnings do not all fall into the same lines of the caches. */
+#define SLOT_BYTES (65536 + 2048 + 64)
+#define ENOUGH (128 * 1024) /* bytes a call, as far as the last one tells: what the second-level cache holds */
+
+typedef union {
+    struct cmsghdr align;
+    uint8_t bytes[CMSG_SPACE(sizeof(struct in6_pktinfo)) + 2 * CMSG_SPACE(sizeof(int))];
+} received_control;
+
+struct mh_udp_inbox {
+    unsigned ask; /* slots to offer in the next call */
+    struct mmsghdr message[MH_UDP_SLOTS];
+    struct iovec iov[MH_UDP_SLOTS];
+    struct sockaddr_storage from[MH_UDP_SLOTS];
+    received_control control[MH_UDP_SLOTS];
+    mh_datagram datagram[MH_UDP_SLOTS];
+    uint8_t memory[MH_UDP_SLOTS][SLOT_BYTES];
+};
+
+mh_udp_inbox *mh_udp_inbox_new(void) {
+    mh_udp_inbox *b = malloc(sizeof *b);
+    if (!b) return NULL;
+    b->ask = 1;
+    for (int i = 0; i < MH_UDP_SLOTS; i++) {
+        b->iov[i] = (struct iovec){.iov_base = b->memory[i], .iov_len = 65536};
+        b->message[i].msg_hdr = (struct msghdr){
+            .msg_name = &b->from[i], .msg_iov = &b->iov[i], .msg_iovlen = 1, .msg_control = &b->control[i]};
+    }
+    return b;
+}
+
+void mh_udp_inbox_free(mh_udp_inbox *b) { free(b); }
+
+/* What slot i holds. false: nothing that is of use. */
+static bool describe(mh_udp_inbox *b, unsigned i, mh_datagram *d) {
+    struct msghdr *m = &b->message[i].msg_hdr;
+    if (m->msg_flags & (MSG_TRUNC | MSG_CTRUNC) || !mh_endpoint_from_sockaddr(&d->from, &b->from[i])) return false;
+    d->data = b->memory[i];
+    d->len = d->segment = b->message[i].msg_len;
     d->tos = 0;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
         if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO) {
             int segment;
             memcpy(&segment, CMSG_DATA(c), sizeof segment);
@@ -242,5 +265,27 @@ int mh_udp_receive(int fd, uint8_t *buffer, size_t room, mh_datagram *d) {
             d->tos = (uint8_t)tos;
         }
     }
+    return true;
+}
+
+int mh_udp_receive(mh_udp_inbox *b, int fd, const mh_datagram **first, unsigned *n, bool *more) {
+    const unsigned asked = b->ask;
+    for (unsigned i = 0; i < asked; i++) {
+        b->message[i].msg_hdr.msg_namelen = sizeof b->from[i];
+        b->message[i].msg_hdr.msg_controllen = sizeof b->control[i];
+    }
+    int got;
+    do got = recvmmsg(fd, b->message, asked, MSG_DONTWAIT, NULL);
+    while (got < 0 && errno == EINTR);
+    if (got < 0) return errno;
+    uint32_t longest = ENOUGH / MH_UDP_SLOTS;
+    *first = b->datagram;
+    *n = 0;
+    for (unsigned i = 0; i < (unsigned)got; i++) {
+        if (b->message[i].msg_len > longest) longest = b->message[i].msg_len;
+        if (describe(b, i, &b->datagram[*n])) ++*n;
+    }
+    b->ask = ENOUGH / longest;
+    *more = (unsigned)got == asked;
     return 0;
 }

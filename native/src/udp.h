@@ -3,8 +3,9 @@
  *
  * Ownership: the file descriptors stay the caller's. Threads: any; the two offload flags may be cleared by a sender
  * that the kernel refuses. Order of a send: one sendmsg with UDP_SEGMENT; refused as a burst -> one by one with sendmmsg;
- * refused for its source address -> once more without; full -> a bounded wait, then the rest is lost. Without GRO each
- * datagram is one recvmsg: recvmmsg would need room for the longest datagram in each of its slots.
+ * refused for its source address -> once more without; full -> a bounded wait, then the rest is lost. Receiving is
+ * recvmmsg into an inbox of slots: where the kernel gives GRO bursts, few of them at a time; where datagrams come
+ * singly, as many as there are slots.
  */
 #ifndef MH_UDP_H
 #define MH_UDP_H
@@ -46,7 +47,15 @@ typedef struct {
     mh_endpoint from; /* with the local address it was sent to */
 } mh_datagram;
 
-/* One datagram or GRO burst into buffer. 0, or an errno (EAGAIN: none). A truncated one is EMSGSIZE and gone. */
-int mh_udp_receive(int fd, uint8_t *buffer, size_t room, mh_datagram *d);
+#define MH_UDP_SLOTS 32
+
+/* Where datagrams are received into: the memory of a slot is touched only as far as datagrams have filled it. One thread. */
+typedef struct mh_udp_inbox mh_udp_inbox;
+mh_udp_inbox *mh_udp_inbox_new(void); /* NULL: no memory */
+void mh_udp_inbox_free(mh_udp_inbox *b); /* NULL is fine */
+
+/* Receives datagrams and GRO bursts, which stay valid until the next call: *n of them from *first on (perhaps none: what is
+ * truncated or of another family is gone). *more: there may be more. 0, or an errno (EAGAIN: none). */
+int mh_udp_receive(mh_udp_inbox *b, int fd, const mh_datagram **first, unsigned *n, bool *more);
 
 #endif

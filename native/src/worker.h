@@ -27,9 +27,8 @@
 
 #define MH_BUDGET 256                        /* packets a direction a turn */
 #define MH_WIRE_BYTES (192 * 1024)           /* data messages of a burst, end to end */
+#define MH_READ_HEADROOM 64                  /* for the virtio header; the packet begins a cache line */
 #define MH_READ_BYTES (MH_MAX_PACKET + 1)    /* one read of the TUN */
-#define MH_RECEIVE_BYTES (112 * 1024)        /* datagrams of a turn */
-#define MH_RECEIVE_ENOUGH (MH_RECEIVE_BYTES - 65536)
 
 /* Packets and bytes a rule decided. Written by its worker alone. */
 typedef struct {
@@ -84,7 +83,8 @@ typedef struct {
     mh_fragments *fragments;
     mh_bucket answers;
     mh_work work;
-    uint8_t *read, *wire, *receive, *scratch;
+    mh_udp_inbox *inbox;
+    uint8_t *read, *wire, *scratch;
     mh_burst burst;
     mh_batch batch;
     mh_join join;
@@ -93,6 +93,7 @@ typedef struct {
     mh_snapshot *snapshot;
     mh_udp *sockets;
     uint64_t now_ns;
+    bool more; /* a direction has used up its budget */
 } mh_worker;
 
 struct mh_datapath {
