@@ -12,6 +12,9 @@
 /* Adds n bytes (up to 64 KiB). Only the last piece of a sum may have an odd length. */
 uint64_t mh_sum(uint64_t sum, const uint8_t *data, size_t n);
 
+/* The same, and the bytes are copied to out (which does not overlap them). */
+uint64_t mh_sum_copy(uint64_t sum, uint8_t *out, const uint8_t *data, size_t n);
+
 /* The pseudo-header of TCP, UDP (and, with version 6, ICMPv6): addresses, protocol, length of the upper layer. */
 uint64_t mh_sum_pseudo(uint8_t version, const uint8_t *src, const uint8_t *dst, uint8_t proto, uint32_t len);
 

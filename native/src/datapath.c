@@ -37,9 +37,11 @@ void mh_datapath_wake(mh_datapath *d) {
     (void)ignored;
 }
 
-mh_verdict mh_worker_judge(mh_worker *w, const mh_facts *f, uint32_t packets) {
+mh_verdict mh_worker_judge(mh_worker *w, const mh_facts *f, const mh_decision *recalled, mh_peer *peer, uint32_t packets) {
     mh_snapshot *s = w->snapshot;
-    const mh_verdict v = mh_filter(s ? s->program : NULL, w->fragments, f, w->now_ns);
+    const mh_verdict v = recalled ? recalled->verdict : mh_filter(s ? s->program : NULL, w->fragments, f, w->now_ns);
+    if (!recalled && f->fragment == MH_WHOLE)
+        w->last[f->direction == MH_IN] = (mh_decision){.facts = *f, .verdict = v, .peer = peer, .known = true};
     if (s && v.rule < s->rules) {
         mh_count(&s->counts[v.rule].packets, packets);
         mh_count(&s->counts[v.rule].bytes, f->total_len);
@@ -72,7 +74,7 @@ static int turn(mh_worker *w, bool tun, bool udp, struct pollfd *next) {
     w->now_ns = mh_now_ns();
     mh_count(&w->work.turns, 1);
     int gone = 0;
-    w->more = false;
+    w->more = w->last[0].known = w->last[1].known = false;
     if (tun) gone = mh_outward(w);
     if (udp && !gone) gone = mh_inward(w);
     if (next) {

@@ -41,6 +41,14 @@ typedef struct {
     uint32_t mark;
 } mh_facts;
 
+/* Do two whole packets look the same to the policy and to the allowed IPs? Of the caller's facts, those of one direction. */
+static inline bool mh_facts_alike(const mh_facts *a, const mh_facts *b) {
+    return a->version == b->version && a->proto == b->proto && (a->fragment | b->fragment) == MH_WHOLE &&
+           a->has_ports == b->has_ports && a->sport == b->sport && a->dport == b->dport && a->has_icmp == b->has_icmp &&
+           a->icmp_type == b->icmp_type && a->icmp_code == b->icmp_code && memcmp(a->src, b->src, 16) == 0 &&
+           memcmp(a->dst, b->dst, 16) == 0;
+}
+
 /* Reads an IP packet of len bytes without trusting any length in it. 0, or a reason (MH_REASON_MALFORMED,
  * MH_REASON_FRAGMENT_BAD). On success everything in "from the packet" is set and the rest zeroed. */
 int mh_parse(const uint8_t *packet, size_t len, mh_facts *facts);

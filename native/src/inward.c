@@ -21,7 +21,7 @@
 static void drop(mh_worker *w, unsigned reason, uint64_t packets) { mh_drop(&w->d->drops, reason, packets); }
 
 /* The peer an inner source address belongs to. */
-static const mh_peer *source_owner(const mh_snapshot *s, const mh_facts *f) {
+static mh_peer *source_owner(const mh_snapshot *s, const mh_facts *f) {
     return f->version == 4 ? mh_allowedips_find4(s->routes, f->src) : mh_allowedips_find6(s->routes, f->src);
 }
 
@@ -55,46 +55,46 @@ static uint32_t inner_len(const uint8_t *plain, uint32_t len) {
     return total <= len ? total : 0;
 }
 
-/* An authentic data message. */
-static void packet_in(mh_worker *w, const mh_arrival *a, mh_aead_job *job) {
+/* An authentic data message. Returns whether it counts as received from its peer: as kernel WireGuard does, once its source
+ * address is found honest. */
+static bool packet_in(mh_worker *w, const mh_arrival *a, mh_aead_job *job) {
     mh_peer *p = a->peer;
-    const uint32_t message = job->len + MH_DATA_OVERHEAD;
     uint8_t *packet = job->data;
     mh_facts f;
+    const mh_decision *recalled = NULL;
     if (job->len) {
         const uint32_t len = inner_len(packet, job->len);
         unsigned reason = len ? (unsigned)mh_parse(packet, len, &f) : MH_REASON_MALFORMED;
         if (!reason && !w->snapshot) reason = MH_REASON_NO_POLICY;
-        if (!reason && source_owner(w->snapshot, &f) != p) reason = MH_REASON_SOURCE;
+        f.direction = MH_IN;
+        f.iface_in = MH_TUNNEL;
+        if (!reason) recalled = mh_recall(w, &f);
+        if (!reason && (recalled ? recalled->peer : source_owner(w->snapshot, &f)) != p) reason = MH_REASON_SOURCE;
         if (reason) {
             drop(w, reason, 1);
-            return;
+            return false;
         }
     }
-    /* Counted as kernel WireGuard does: the whole message, once its source address is found honest. */
-    atomic_fetch_add_explicit(&p->rx_bytes, message, memory_order_relaxed);
-    atomic_fetch_add_explicit(&p->rx_packets, 1, memory_order_relaxed);
-    if (!job->len) return; /* keepalive */
+    if (!job->len) return true; /* keepalive */
 
     if (is_probe_reply(w, packet, &f)) {
         mh_event e = {.kind = MH_EVENT_PROBE, .peer = p->id};
         push_data(w, &e, packet, f.total_len);
-        return;
+        return true;
     }
     if (!decapsulate_ecn(packet, f.tos & 3, w->batch.datagram[a->datagram].tos & 3)) {
         drop(w, MH_REASON_ECN, 1);
-        return;
+        return true;
     }
-    f.direction = MH_IN;
-    f.iface_in = MH_TUNNEL;
-    const mh_verdict v = mh_worker_judge(w, &f, 1);
+    const mh_verdict v = mh_worker_judge(w, &f, recalled, p, 1);
     if (!v.accept) {
         drop(w, v.reason, 1);
-        return;
+        return true;
     }
     mh_count(&w->work.packets_in, 1);
     mh_count(&w->work.bytes_in, f.total_len);
     mh_join_add(&w->join, packet, f.total_len, &f); /* as large as a batch: it is never full */
+    return true;
 }
 
 /* Is this newer than all that came before? By birth of the session, then counter. */
@@ -161,14 +161,21 @@ static void open_batch(mh_worker *w) {
         for (to = from + 1; to < b->n && b->arrival[to].session == s;) to++;
         const size_t good = mh_session_open(s, b->jobs + from, b->reasons + from, to - from, w->now_ns);
         const bool known = good == 0 || note_authentic(w, from, to);
+        uint64_t packets = 0, bytes = 0;
         for (size_t i = from; i < to; i++) {
-            if (b->reasons[i] != MH_REASON_NONE)
+            const uint32_t message = b->jobs[i].len + MH_DATA_OVERHEAD;
+            if (b->reasons[i] != MH_REASON_NONE) {
                 drop(w, b->reasons[i], 1);
-            else if (!known)
+            } else if (!known) {
                 drop(w, MH_REASON_UNKNOWN_INDEX, 1);
-            else
-                packet_in(w, &b->arrival[i], &b->jobs[i]);
+            } else if (packet_in(w, &b->arrival[i], &b->jobs[i])) {
+                packets++;
+                bytes += message;
+            }
         }
+        mh_peer *p = b->arrival[from].peer;
+        atomic_fetch_add_explicit(&p->rx_bytes, bytes, memory_order_relaxed);
+        atomic_fetch_add_explicit(&p->rx_packets, packets, memory_order_relaxed);
     }
     b->n = 0;
 }
@@ -230,12 +237,18 @@ static void message_in(mh_worker *w, const mh_endpoint *from, uint8_t *message, 
     uint64_t counter;
     if (mh_data_header_get(message, len, &index, &counter)) {
         void *owner = NULL;
-        mh_session *s = mh_index_table_find(w->d->indices, index, &owner);
+        mh_session *s = NULL;
+        if (b->n && b->arrival[b->n - 1].index == index) { /* of a burst all are under one index */
+            s = b->arrival[b->n - 1].session;
+            owner = b->arrival[b->n - 1].peer;
+        } else {
+            s = mh_index_table_find(w->d->indices, index, &owner);
+        }
         if (!s) {
             drop(w, MH_REASON_UNKNOWN_INDEX, 1);
             return;
         }
-        b->arrival[b->n] = (mh_arrival){.session = s, .peer = owner, .datagram = (uint16_t)(b->datagrams - 1)};
+        b->arrival[b->n] = (mh_arrival){.session = s, .peer = owner, .index = index, .datagram = (uint16_t)(b->datagrams - 1)};
         b->jobs[b->n++] =
             (mh_aead_job){.data = message + MH_DATA_HEADER_LEN, .len = len - MH_DATA_OVERHEAD, .counter = counter};
         return;

@@ -109,7 +109,7 @@ uint32_t mh_split_next(mh_split *s, uint8_t *out) {
     const uint32_t payload = last ? s->len - s->header_len - s->at : s->segment;
     const uint32_t len = s->header_len + payload, l4_len = len - s->l4;
     memcpy(out, s->packet, s->header_len);
-    memcpy(out + s->header_len, s->packet + s->header_len + s->at, payload);
+    const uint64_t summed = mh_sum_copy(0, out + s->header_len, s->packet + s->header_len + s->at, payload);
 
     set_ip_length(s->version, out, len);
     if (s->version == 4) {
@@ -128,7 +128,8 @@ uint32_t mh_split_next(mh_split *s, uint8_t *out) {
     }
     mh_put16be(l4 + field, 0);
     if (!s->no_udp_checksum) {
-        const uint16_t sum = mh_checksum(mh_sum(pseudo(s->version, s->proto, out, l4_len), l4, l4_len));
+        const uint64_t header = mh_sum(pseudo(s->version, s->proto, out, l4_len), l4, s->header_len - s->l4);
+        const uint16_t sum = mh_checksum(header + summed);
         mh_put16be(l4 + field, sum ? sum : 0xFFFF);
     }
     s->at += payload;

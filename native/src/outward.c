@@ -194,7 +194,9 @@ static int packet_out(mh_worker *w, const mh_vnet_hdr *h, const uint8_t *packet,
     *packets += split.count;
     f.direction = MH_OUT;
     f.iface_out = MH_TUNNEL;
-    const mh_verdict v = mh_worker_judge(w, &f, split.count);
+    const mh_decision *recalled = mh_recall(w, &f);
+    mh_peer *p = recalled ? recalled->peer : w->snapshot ? mh_route(w->snapshot, &f) : NULL;
+    const mh_verdict v = mh_worker_judge(w, &f, recalled, p, split.count);
     if (!v.accept) {
         drop(w, v.reason, split.count);
         if (v.answer != MH_ANSWER_REJECT || own_outer(w, &f) || !mh_bucket_take(&w->answers, w->now_ns)) return 0;
@@ -207,7 +209,6 @@ static int packet_out(mh_worker *w, const mh_vnet_hdr *h, const uint8_t *packet,
 
     const uint32_t mtu = atomic_load_explicit(&w->d->mtu, memory_order_relaxed);
     const uint8_t tos = f.tos & 3; /* RFC 6040 normal mode: the ECN field is copied out, DSCP stays inside */
-    mh_peer *p = mh_route(w->snapshot, &f);
     bool may_stage = false;
     if (mh_padded(split.max_len, mtu) + MH_DATA_OVERHEAD > MH_UDP_MAX)
         reason = MH_REASON_TOO_BIG;

@@ -64,6 +64,7 @@ typedef struct {
 typedef struct {
     mh_session *session;
     mh_peer *peer;
+    uint32_t index;
     uint16_t datagram;
 } mh_arrival;
 
@@ -74,6 +75,14 @@ typedef struct {
     mh_arrival arrival[MH_BUDGET];
     mh_datagram datagram[MH_BUDGET];
 } mh_batch;
+
+/* What was decided of a packet, which holds within the turn for every one alike: mostly the next one of its flow. */
+typedef struct {
+    mh_facts facts;
+    mh_verdict verdict;
+    mh_peer *peer; /* by allowed IPs, of its destination (outward) or its source (inward); NULL: nobody's */
+    bool known;
+} mh_decision;
 
 typedef struct mh_datapath mh_datapath;
 
@@ -93,6 +102,7 @@ typedef struct {
     mh_snapshot *snapshot;
     mh_udp *sockets;
     uint64_t now_ns;
+    mh_decision last[2]; /* outward, inward */
     bool more; /* a direction has used up its budget */
 } mh_worker;
 
@@ -136,11 +146,18 @@ int mh_inward(mh_worker *w);
 int mh_inward_datagram(mh_worker *w, const mh_datagram *g);
 int mh_inward_finish(mh_worker *w);
 
-/* Judges, and counts the verdict under its rule; a super-packet is `packets` on the wire. */
-mh_verdict mh_worker_judge(mh_worker *w, const mh_facts *f, uint32_t packets);
-
 /* The peer that a packet's destination belongs to, or NULL. */
 mh_peer *mh_route(const mh_snapshot *s, const mh_facts *f);
+
+/* What was decided of the last packet, if this one of the same direction and turn is alike; else NULL. */
+static inline const mh_decision *mh_recall(const mh_worker *w, const mh_facts *f) {
+    const mh_decision *d = &w->last[f->direction == MH_IN];
+    return d->known && mh_facts_alike(&d->facts, f) ? d : NULL;
+}
+
+/* Judges, unless it is recalled, remembers the verdict with the peer, and counts it under its rule; a super-packet is
+ * `packets` on the wire. */
+mh_verdict mh_worker_judge(mh_worker *w, const mh_facts *f, const mh_decision *recalled, mh_peer *peer, uint32_t packets);
 
 /* Padding of a plaintext to 16 bytes, never beyond the MTU (paper 5.4.6; as kernel WireGuard for packets over it). */
 uint32_t mh_padded(uint32_t len, uint32_t mtu);
