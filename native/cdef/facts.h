@@ -12,4 +12,5 @@ typedef struct {
     uint32_t uid, mark;
     ...;
 } mh_facts;
+bool mh_facts_alike(const mh_facts *a, const mh_facts *b);
 int mh_parse(const uint8_t *packet, size_t len, mh_facts *facts);

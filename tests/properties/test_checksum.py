@@ -22,6 +22,14 @@ def test_the_sum_is_the_naive_one_at_any_length_and_alignment(data: bytes, offse
     assert lib.mh_sum_fold(lib.mh_sum(0, buffer + offset, len(data))) == naive(data)
 
 
+@given(st.binary(max_size=700), st.integers(0, 7))
+def test_summing_while_copying_does_both(data: bytes, offset: int) -> None:
+    source, target = ffi.new("uint8_t[]", bytes(offset) + data), ffi.new("uint8_t[]", len(data) + 1)
+    target[len(data)] = 0xA5
+    assert lib.mh_sum_fold(lib.mh_sum_copy(0, target, source + offset, len(data))) == naive(data)
+    assert bytes(ffi.buffer(target)) == data + b"\xa5"
+
+
 @given(st.binary(min_size=40, max_size=40), st.integers(0, 3), st.sampled_from([4, 6]))
 def test_setting_the_congestion_mark_keeps_the_ipv4_checksum_right(header: bytes, mark: int, version: int) -> None:
     header = bytes([version << 4 | 5]) + header[1:]

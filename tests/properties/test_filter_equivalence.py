@@ -7,9 +7,22 @@ from hypothesis import strategies as st
 
 from engine.filter import FragmentModel, compile_rules, evaluate
 from engine.policy import P0, Policy, rules_for
-from native.facts import Facts
+from native._native import lib
+from native.facts import Facts, Fragment, to_native
 from native.verdict import FragmentTable, Program
 from tests.properties import policies
+
+_LOOKED_AT = ("version", "proto", "src", "dst", "sport", "dport", "icmp_type", "icmp_code")
+
+
+def _with(packet: Facts, other: Facts, name: str) -> Facts:
+    """The packet with one thing of the other's, and what must go with it."""
+    together = {"sport": ("sport", "dport"), "dport": ("sport", "dport"), "version": ("version", "src", "dst")}
+    together |= dict.fromkeys(("icmp_type", "icmp_code"), ("icmp_type", "icmp_code"))
+    fields = together.get(name, (name,))
+    if name in ("src", "dst") and packet.version != other.version:
+        return packet
+    return replace(packet, **{field: getattr(other, field) for field in fields})
 
 
 @given(policies.policies(), st.lists(policies.facts(), min_size=1, max_size=8))
@@ -38,6 +51,21 @@ def test_a_program_of_several_words_agrees(some, count, packets) -> None:
     program = Program(compile_rules(rules))
     for facts in packets:
         assert program.judge(facts) == evaluate(rules, facts)
+
+
+@given(
+    policies.policies(),
+    policies.facts(),
+    policies.facts(),
+    st.sampled_from(["tos", "total_len", "frag_id", *_LOOKED_AT]),
+)
+def test_packets_that_look_alike_get_the_same_verdict(policy: Policy, packet: Facts, other: Facts, name: str) -> None:
+    second = _with(packet, other, name)
+    alike = lib.mh_facts_alike(to_native(packet), to_native(second))
+    if alike:
+        assert evaluate(policy, packet) == evaluate(policy, second)
+    looked_at = [(each.fragment, *(getattr(each, field) for field in _LOOKED_AT)) for each in (packet, second)]
+    assert alike == (looked_at[0] == looked_at[1] and packet.fragment is Fragment.WHOLE)
 
 
 @given(

@@ -15,6 +15,7 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoReply, IPv6  # type:
 from scapy.packet import Raw  # type: ignore[import-untyped]
 
 from engine.filter import PASS_ALL, compile_rules
+from engine.policy import Rule
 from engine.policy.rules import P0
 from engine.wg.cookie import CookieGenerator, mac1_key
 from engine.wg.messages import CookieReply
@@ -145,6 +146,21 @@ def test_a_device_without_offloads_gets_the_segments_of_a_super_packet() -> None
         assert [b.read() for _ in pieces] == pieces
 
 
+def test_where_there_is_no_gro_many_datagrams_are_received_with_one_call() -> None:
+    with connected(offload=False) as (a, b):
+        packets = [udp(bytes([number]) * (500 + number % 3 * 20)) for number in range(40)]
+        for packet in packets:
+            a.write(packet)
+        carry(a, b)
+        assert [b.read() for _ in packets] == packets
+        before = b.path.statistics()["udp_receives"]
+        for packet in packets:
+            a.write(packet)
+        carry(a, b)
+        assert [b.read() for _ in packets] == packets
+        assert b.path.statistics()["udp_receives"] - before < 8  # of them three in vain, by the empty socket and turn
+
+
 # --- the policy
 
 
@@ -169,6 +185,27 @@ def test_a_policy_in_force_on_one_side_drops_in_either_direction_and_counts_by_r
         assert b.path.verdicts() == [(2, len(udp()) + len(udp6(b"longer")))]
         assert b.publish(PASS_ALL) == [(2, len(udp()) + len(udp6(b"longer")))]
         assert b.path.verdicts() == [(0, 0), (0, 0)]
+
+
+def test_each_packet_gets_its_own_verdict_however_alike_they_are() -> None:
+    to_2000 = compile_rules((Rule("T-1", "to port 2000", accept=True, destination_port=2000), P0))
+    ports = [2000, 2000, 2001, 2001, 2000, 2001, 2000, 2000]
+    packets = [
+        bytes(ip / UDP(sport=1000, dport=port) / Raw(b"%d" % number))
+        for number, port in enumerate(ports)
+        for ip in (IP(src="10.0.0.1", dst="10.0.0.2"), IPv6(src="fd00::1", dst="fd00::2"))
+    ]
+    passing = [packet for number, packet in enumerate(packets) if ports[number // 2] == 2000]
+    for judging in (0, 1):
+        with connected() as sides:
+            sides[judging].publish(to_2000)
+            for packet in packets:
+                sides[0].write(packet)
+            carry(*sides)
+            assert [sides[1].read() for _ in passing] == passing
+            assert not sides[1].readable()
+            assert [packets for packets, _ in sides[judging].path.verdicts()] == [10, 6]
+            assert sides[judging].path.drops() == {Reason.POLICY: 6}
 
 
 def test_a_broken_program_is_refused_and_the_former_one_stays() -> None:
