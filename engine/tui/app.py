@@ -142,14 +142,14 @@ class MolehillApp(App[None]):
         self.screen_stack[0].set_class(True, "gone")
         sentence = words.GONE if known else words.capital(why)
         again = "It is tried again every second."
-        self._base(Hero).show_gone(sentence, f"{words.capital(why)}. {again}" if known else again)
+        self._base(Hero).show_gone(sentence, [words.capital(why), again] if known else [again])
         self._base(Top).show(None)
         self._base(Traffic).show(None)
         self.refresh_bindings()
 
     def _show(self, status: schema.Status) -> None:
-        leaking = not status.enforced and (self._status is None or self._status.enforced)
-        self._status = status
+        before, self._status = self._status, status
+        leaking = not status.enforced and (before is None or before.enforced)
         self.meter.feed(self._clock(), status)
         self._base(Top).show(status)
         self._base(Hero).show(status, self._wall())
@@ -157,7 +157,8 @@ class MolehillApp(App[None]):
         self._base(Dropped).show(status)
         self._base(Gaps).show_gaps(status)
         self._base(SettingsPanel).show(self._settings, status)
-        self.refresh_bindings()
+        if before is None or before.state != status.state:
+            self.refresh_bindings()
         if leaking:
             self.bell()
 
@@ -171,7 +172,7 @@ class MolehillApp(App[None]):
             self._show_log()
 
     def _show_log(self) -> None:
-        lines = [line for line in self._lines if line.level != "debug"]
+        lines = [line for line in self._lines if words.tells(line)]
         self._base(Events).show(lines, self._wall())
 
     # What the user wants

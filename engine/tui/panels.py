@@ -30,6 +30,8 @@ STATES = ("connected", "connecting", "disconnecting", "disconnected", "locked", 
 class Top(Horizontal):
     """The first line: the program, and what enforces."""
 
+    _text = ""
+
     def compose(self) -> ComposeResult:
         """The name left, the mode right."""
         yield Label("molehill", id="name")
@@ -38,11 +40,15 @@ class Top(Horizontal):
     def show(self, status: Status | None) -> None:
         """What enforces, and on which interface."""
         text = f"{status.mode} mode, {status.interface}" if status is not None else ""
-        self.query_one("#mode", Label).update(text)
+        if text != self._text:
+            self._text = text
+            self.query_one("#mode", Label).update(text)
 
 
 class Hero(Vertical):
     """The state: one big word, a sentence, where to, since when."""
+
+    _said = ("", "")  # the word and the sentence that are shown
 
     def compose(self) -> ComposeResult:
         """The warning and the word, then the lines; empty ones take no room."""
@@ -61,15 +67,17 @@ class Hero(Vertical):
             look = "locked"
         self._show(look, words.word(status), sentence, words.facts(status, now), words.notices(status))
 
-    def show_gone(self, sentence: str, more: str) -> None:
+    def show_gone(self, sentence: str, more: Iterable[str]) -> None:
         """That the daemon says nothing."""
-        self._show("unknown", words.NO_ANSWER, sentence, [("", more)], [])
+        self._show("unknown", words.NO_ANSWER, sentence, [("", line) for line in more], [])
 
     def _show(self, look: str, word: str, sentence: str, facts: list[tuple[str, str]], notices: list[str]) -> None:
         for name in STATES:
             self.set_class(name == look, name)
-        self.query_one("#word", Label).update(big(word))
-        self.query_one("#sentence", Label).update(sentence)
+        if (word, sentence) != self._said:
+            self._said = (word, sentence)
+            self.query_one("#word", Label).update(big(word))
+            self.query_one("#sentence", Label).update(sentence)
         self.query_one("#facts", Rows).show((f"{name:7}" if name else "", text) for name, text in facts)
         self.query_one("#notices", Rows).show(("! ", notice) for notice in notices)
         self.query_one("#notices").display = bool(notices)
@@ -85,8 +93,10 @@ class Rows(Widget):
 
     def show(self, rows: Iterable[tuple[str, str | Content]]) -> None:
         """These; names of one column are padded to one width by who gives them."""
+        before, width = self._rows, self.size.width
         self._rows = [(name, Content(text) if isinstance(text, str) else text) for name, text in rows]
-        self.refresh(layout=True)
+        if self._rows != before:
+            self.refresh(layout=not width or len(self._lines(width)) != self.size.height)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """As many lines as the texts need at this width."""
@@ -150,24 +160,27 @@ class Traffic(Panel):
 
 
 class Dropped(Panel):
-    """What was dropped, how often and why."""
+    """What was dropped in the TUN, how often and why. What a firewall has blocked before that nobody counts."""
 
-    TITLE = "Dropped packets"
+    TITLE = "Dropped in the TUN"
 
     def __init__(self) -> None:
         super().__init__()
         self._rows: list[tuple[int, str, str]] = []
+        self._none = "none so far"
 
     def show(self, status: Status) -> None:
         """The counters now."""
-        self._rows = words.drops(status)
-        self.refresh()
+        rows, none = words.drops(status), words.no_drops(status)
+        if (rows, none) != (self._rows, self._none):
+            self._rows, self._none = rows, none
+            self.refresh()
 
     def render(self) -> Content:
         """As many rows as there is room for; the last one says how many more there are."""
         room = max(1, self.size.height)
         if not self._rows:
-            return Content.styled("none so far", "$text-muted")
+            return Content.styled(self._none, "$text-muted")
         shown = self._rows if len(self._rows) <= room else self._rows[: room - 1]
         lines = []
         for count, why, id in shown:
@@ -230,12 +243,16 @@ class SettingsPanel(Panel, can_focus=True):
         super().__init__()
         self._settings: Settings | None = None
         self._mtu: int | None = None
+        self._shown: list[tuple[str, bool]] = []
 
     def show(self, settings: Settings | None, status: Status | None) -> None:
         """The settings now; `status` knows the MTU in use."""
         self._settings = settings
         self._mtu = status.mtu if status is not None and status.state != "disconnected" else None
-        self.refresh(layout=True)
+        shown = [self._value(row.field) for row in ROWS]
+        if shown != self._shown:
+            self._shown = shown
+            self.refresh(layout=True)
 
     def action_move(self, by: int) -> None:
         """Mark another row."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from ipaddress import ip_address, ip_network
 
-from engine.management.schema import RelayChoice, Settings, SettingsPatch, Status, TunnelChoice
+from engine.management.schema import LogEvent, RelayChoice, Settings, SettingsPatch, Status, TunnelChoice
 
 GONE = "The daemon is gone: what was blocked stays blocked."
 NO_ANSWER = "NO ANSWER"
@@ -126,6 +126,16 @@ def drops(status: Status) -> list[tuple[int, str, str]]:
         (count, REASONS.get(reason, reason), reason) for reason, count in status.drops.items() if reason != "policy"
     ]
     return sorted((row for row in rows if row[0]), reverse=True)
+
+
+def no_drops(status: Status) -> str:
+    """Instead of drops, while there are none."""
+    return "none; the firewall's are not counted" if status.mode == "firewall" and status.blocks else "none so far"
+
+
+def tells(line: LogEvent) -> bool:
+    """Whether a line of the log is for the screen: what the state machine was told ("event: ...") is for developers."""
+    return line.level != "debug" and not line.text.startswith("event: ")
 
 
 # The settings

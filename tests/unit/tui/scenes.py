@@ -119,7 +119,7 @@ SCENES = {
     "error-offline": Scene(OFFLINE),
     "not-enforced": Scene(LEAKING),
     "not-enforced-light": Scene(LEAKING, light=True),
-    "gone": Scene(None),
+    "gone": Scene(None, sees="systemctl start molehill"),
     "no-daemon": Scene(None, speaks=False),
     "help": Scene(BUSY, keys=("question_mark",), sees="c tries again"),
     "details": Scene(BRIDGED, RELAY, keys=("i",), sees="10.64.0.1 by systemd-resolved"),

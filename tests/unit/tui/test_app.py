@@ -328,6 +328,7 @@ def test_lines_of_the_log_come_as_they_are_written_and_debug_stays_out(tmp_path:
     async def story() -> None:
         async with played(tmp_path, SCENES["connected"]) as it:
             it.daemon.log("only for developers", "debug", LATER)
+            it.daemon.log("event: Online() only for developers", "info", LATER)
             it.daemon.log("[b]the peer[/b] has fallen silent", "warning", LATER)
             await it.sees("20:55:35  ! [b]the peer[/b] has fallen silent")
             assert "only for developers" not in "\n".join(text_of(it.app))
