@@ -67,9 +67,10 @@ class AllowedIPs(Generic[Owner]):
         return None
 
     def _take(self, network: Network, owner: Owner) -> None:
-        if network not in self._owner:
-            self._lengths[network.version, network.prefixlen] += 1
+        known = len(self._owner)
         self._owner[network] = owner
+        if len(self._owner) > known:  # hashing a network is slow, and this is done for each of many
+            self._lengths[network.version, network.prefixlen] += 1
 
     def _forget(self, network: Network) -> None:
         del self._owner[network]

@@ -107,7 +107,7 @@ class PeerConfig:
             raise ValueError("a preshared key is 32 bytes, not all of them zero")
         if not 0 <= self.persistent_keepalive < 65536:
             raise ValueError("the persistent keepalive is not within 0..65535 seconds")
-        if len(set(self.allowed_ips)) != len(self.allowed_ips):
+        if len(self.allowed_ips) > 1 and len(set(self.allowed_ips)) != len(self.allowed_ips):
             raise ValueError("an allowed address is listed twice")
 
 

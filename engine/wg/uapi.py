@@ -290,7 +290,10 @@ def apply_update(config: DeviceConfig, update: Update) -> DeviceConfig:
         private_key=private,
         listen_port=config.listen_port if update.listen_port is None else update.listen_port,
         fwmark=config.fwmark if update.fwmark is None else update.fwmark,
-        peers=tuple(dataclasses.replace(peer, allowed_ips=tuple(allowed[key])) for key, peer in peers.items()),
+        peers=tuple(
+            peer if peer.allowed_ips == (now := tuple(allowed[key])) else dataclasses.replace(peer, allowed_ips=now)
+            for key, peer in peers.items()
+        ),
     )
 
 
@@ -302,7 +305,7 @@ def _changed(peer: PeerConfig, change: PeerUpdate) -> PeerConfig:
         preshared_key=None if preshared == ZERO_KEY else preshared,
         endpoint=change.endpoint or peer.endpoint,
         persistent_keepalive=peer.persistent_keepalive if interval is None else interval,
-        allowed_ips=peer.allowed_ips,
+        allowed_ips=(),  # the caller's
     )
 
 

@@ -6,4 +6,4 @@ size_t mh_reject(const uint8_t *packet, size_t len, const mh_facts *f, uint8_t *
 typedef struct {
     uint64_t credit_ns, last_ns;
 } mh_bucket;
-bool mh_bucket_take(mh_bucket *b, uint64_t now_ns);
+bool mh_bucket_take(mh_bucket *b, uint64_t now_ns, uint32_t per_second, uint32_t burst);

@@ -94,13 +94,3 @@ size_t mh_reject(const uint8_t *packet, size_t len, const mh_facts *f, uint8_t *
     return f->proto == IPPROTO_TCP ? mh_tcp_reset(packet, len, f, out)
                                    : mh_icmp_unreachable(MH_UNREACHABLE_PORT, packet, len, f, out);
 }
-
-bool mh_bucket_take(mh_bucket *b, uint64_t now_ns) {
-    const uint64_t price = UINT64_C(1000000000) / MH_ANSWERS_PER_SECOND, most = price * MH_ANSWERS_BURST;
-    const uint64_t earned = now_ns - b->last_ns;
-    b->credit_ns = earned >= most || b->credit_ns + earned >= most ? most : b->credit_ns + earned;
-    b->last_ns = now_ns;
-    if (b->credit_ns < price) return false;
-    b->credit_ns -= price;
-    return true;
-}

@@ -1,8 +1,7 @@
 /*
  * icmp.h - answers to a local sender whose packet goes nowhere: ICMP/ICMPv6 unreachable, TCP reset.
  *
- * Built as if the destination itself had answered, so that the local stack takes it from the TUN. Pure functions,
- * and a token bucket that belongs to one thread.
+ * Built as if the destination itself had answered, so that the local stack takes it from the TUN. Pure functions.
  */
 #ifndef MH_ICMP_H
 #define MH_ICMP_H
@@ -23,9 +22,5 @@ size_t mh_reject(const uint8_t *packet, size_t len, const mh_facts *f, uint8_t *
 /* The kernel's icmp_msgs_per_sec and icmp_msgs_burst. */
 #define MH_ANSWERS_PER_SECOND 1000
 #define MH_ANSWERS_BURST 50
-typedef struct {
-    uint64_t credit_ns, last_ns;
-} mh_bucket;
-bool mh_bucket_take(mh_bucket *b, uint64_t now_ns);
 
 #endif

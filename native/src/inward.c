@@ -15,6 +15,8 @@
 #define COOKIES_BEHIND 64 /* events: a cookie reply has no mac1, so behind more than these it is not worth a place */
 #define LOAD_DEPTH 128   /* events: as wireguard-go, from here on senders must show that they can receive */
 #define LOAD_NS UINT64_C(1000000000)
+#define COOKIES_PER_SECOND 10000 /* each costs as much as sending a data message: a flood must not buy them all */
+#define COOKIES_BURST 1000
 #define ECT1 1
 #define CE 3
 
@@ -205,6 +207,7 @@ static void ask_for_cookie(mh_worker *w, mh_guard *g, const mh_endpoint *from, c
     const mh_udp_burst burst = {.data = reply, .stride = sizeof reply, .total = sizeof reply};
     uint32_t sent = 0, calls = 0;
     drop(w, MH_REASON_NO_COOKIE, 1);
+    if (!mh_bucket_take(&w->cookies, w->now_ns, COOKIES_PER_SECOND, COOKIES_BURST)) return;
     if (!mh_guard_reply(g, message, len, from, w->now_ns, reply)) return;
     if (mh_udp_send(w->sockets, &to, &burst, &sent, &calls)) drop(w, MH_REASON_UDP_SEND, 1);
     mh_count(&w->work.udp_sends, calls);

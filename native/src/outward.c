@@ -23,6 +23,11 @@ uint32_t mh_padded(uint32_t len, uint32_t mtu) {
 
 static void drop(mh_worker *w, unsigned reason, uint64_t packets) { mh_drop(&w->d->drops, reason, packets); }
 
+/* Answers to local senders are bounded as the kernel bounds its own. */
+static bool may_answer(mh_worker *w) {
+    return mh_bucket_take(&w->answers, w->now_ns, MH_ANSWERS_PER_SECOND, MH_ANSWERS_BURST);
+}
+
 /* A packet of our own making (in scratch) to the local sender. */
 static int answer(mh_worker *w, size_t len) {
     if (!len) return 0;
@@ -199,7 +204,7 @@ static int packet_out(mh_worker *w, const mh_vnet_hdr *h, const uint8_t *packet,
     const mh_verdict v = mh_worker_judge(w, &f, recalled, p, split.count);
     if (!v.accept) {
         drop(w, v.reason, split.count);
-        if (v.answer != MH_ANSWER_REJECT || own_outer(w, &f) || !mh_bucket_take(&w->answers, w->now_ns)) return 0;
+        if (v.answer != MH_ANSWER_REJECT || own_outer(w, &f) || !may_answer(w)) return 0;
         return answer(w, mh_reject(packet, len, &f, w->scratch));
     }
     if (own_outer(w, &f)) {
@@ -223,7 +228,7 @@ static int packet_out(mh_worker *w, const mh_vnet_hdr *h, const uint8_t *packet,
         return 0;
     }
     drop(w, reason, split.count);
-    if (reason == MH_REASON_TOO_BIG || !mh_bucket_take(&w->answers, w->now_ns)) return 0;
+    if (reason == MH_REASON_TOO_BIG || !may_answer(w)) return 0;
     return answer(w, mh_icmp_unreachable(MH_UNREACHABLE_HOST, packet, len, &f, w->scratch));
 }
 

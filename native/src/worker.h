@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 #include "allowedips.h"
+#include "bucket.h"
 #include "counters.h"
 #include "guard.h"
 #include "icmp.h"
@@ -90,7 +91,7 @@ typedef struct {
     mh_datapath *d;
     _Atomic uint64_t epoch; /* odd: in a turn */
     mh_fragments *fragments;
-    mh_bucket answers;
+    mh_bucket answers, cookies;
     mh_work work;
     mh_udp_inbox *inbox;
     uint8_t *read, *wire, *scratch;

@@ -281,7 +281,9 @@ def test_answers_are_rate_limited() -> None:
 
 def test_the_rate_limit_lets_50_answers_go_at_once_and_1000_a_second() -> None:
     bucket = ffi.new("mh_bucket *")
-    taken = [sum(lib.mh_bucket_take(bucket, SECOND + at) for _ in range(100)) for at in (0, 0, 10_000_000, SECOND)]
+    taken = [
+        sum(lib.mh_bucket_take(bucket, SECOND + at, 1000, 50) for _ in range(100)) for at in (0, 0, 10_000_000, SECOND)
+    ]
     assert taken == [50, 0, 10, 50]
 
 
