@@ -76,7 +76,7 @@ $(BOOT):
 	@debootstrap --variant=minbase --include=$(BOOT_DEBS) bookworm $@.new >$(@D)/debootstrap.log
 	@mv $@.new $@
 
-test-boot: setup setup-lab deb $(BOOT) ## the package on a real systemd: boot, crash, upgrade, remove (sudo, 5 minutes)
+test-boot: setup setup-lab deb $(BOOT) ## the package on a real systemd: boot, crash, upgrade, remove (sudo, 8 minutes)
 	@$(BIN)/python -m pytest -q -m slow --timeout=300 $(or $(TESTS),tests/boot)
 
 proofs: setup ## every enforcer equal to the document for every packet (z3), and every mutant caught (10 minutes)

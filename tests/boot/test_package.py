@@ -6,10 +6,12 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
+from engine import __version__
 from tests.boot.device import Device
 from tests.boot.machine import BASE
 from tests.netns.lab import ROOT, sh
@@ -82,8 +84,16 @@ def test_it_installs_in_a_fresh_debian_helps_and_a_purge_leaves_nothing(root: Ro
 
 def test_what_it_runs_is_its_own_environment_with_everything_that_the_daemon_needs(root: Root) -> None:
     root.run("dpkg", "-i", "/root/molehill.deb")
-    script = "import sys, engine.daemon.main, engine.tunnel.molehill_wg; print(sys.prefix)"
+    script = "import sys, engine.daemon.main, engine.tunnel.molehill_wg, engine.tui.app; print(sys.prefix)"
     assert root.run("/usr/lib/molehill/bin/python3", "-I", "-c", script) == "/usr/lib/molehill\n"
+
+
+def test_every_private_copy_is_the_pinned_version(root: Root) -> None:
+    root.run("dpkg", "-i", "/root/molehill.deb")
+    copies = distributions(path=[str(root.path / "usr/lib/molehill/lib/python3.11/site-packages")])
+    installed = {f"{copy.name}=={copy.version}" for copy in copies} - {f"molehill=={__version__}"}
+    assert len(installed) > 5
+    assert {pin.lower() for pin in installed} <= set((ROOT / "requirements.lock").read_text().lower().split())
 
 
 def test_an_administrator_who_disabled_the_units_finds_them_so_after_an_upgrade(
