@@ -55,6 +55,9 @@ class _Change(state.SettingsChanged):
 
     configurations: tuple[Configuration, ...] = field(repr=False)
 
+    def __str__(self) -> str:
+        return f"settings changed, {len(self.configurations)} to choose from"
+
 
 class Session:
     """One VPN: see the head of this module. All methods belong to the event loop's thread.
