@@ -6,6 +6,7 @@ there on until the wanted state or Error. No event can be older than the command
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -130,7 +131,8 @@ class _Progress:
         """Replace the line."""
         if self._terminal and text != self._shown:
             self.clear()
-            click.secho(f"{text} ...", err=True, nl=False, fg="yellow")
+            width = shutil.get_terminal_size().columns - len(" ...") - 1
+            click.secho(f"{text[:width]} ...", err=True, nl=False, fg="yellow")
             self._shown = text
 
     def clear(self) -> None:

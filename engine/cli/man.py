@@ -65,6 +65,9 @@ def page() -> str:
     lines += [
         ".SH FILES",
         ".TP",
+        "/var/lib/molehill",
+        "settings, tunnels with their keys, and relays of the daemon; for root alone",
+        ".TP",
         "/run/molehill/management.socket",
         "the daemon's socket: JSON\\-RPC 2.0, one message a line",
         ".TP",

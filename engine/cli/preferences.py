@@ -231,7 +231,9 @@ def api_set(endpoint: str, as_json: bool) -> None:
 
 
 @click.command("reset-settings")
-@click.confirmation_option("--yes", "-y", prompt="All settings back to their defaults?", help="Do it without asking.")
+@click.confirmation_option(
+    "--yes", "-y", prompt="All settings back to their defaults, lockdown off?", help="Do it without asking."
+)
 @json_option
 def reset(as_json: bool) -> None:
     """Put all settings back to their defaults.

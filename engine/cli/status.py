@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ def one_line(status: Status) -> str:
     if status.state == "connecting":
         words += f", attempt {status.attempt + 1}" if status.attempt else ""
         words += f", {status.problem}" if status.problem else ""
-    if status.cause:
+    if status.state == "error":
         words += f": {status.cause}"
     if status.state == "disconnected" and status.blocks:
         words += ", and everything stays blocked: lockdown is on" if status.always_require_vpn else ", still blocked"
@@ -102,7 +103,10 @@ def render(data: dict[str, Any], *, verbose: bool = False) -> str:
         warning = f"NOT ENFORCED, TRAFFIC MAY BE LEAKING: {data['failure']}"
         lines.append(click.style(warning, fg="red", bold=True))
     rows = [("notice", notice) for notice in data.get("notices", ())]
-    rows += [("policy", data["policy"]), ("enforced by", _ENFORCERS.get(data["mode"], data["mode"]))]
+    rows.append(("policy", data["policy"]))
+    enforcing = data.get("blocks", True)
+    if enforcing:
+        rows.append(("enforced by", _ENFORCERS.get(data["mode"], data["mode"])))
     if data["cause"]:
         rows.append(("cause", data["cause"]))
     if state == "connecting":
@@ -120,7 +124,7 @@ def render(data: dict[str, Any], *, verbose: bool = False) -> str:
         ago = f"{max(0, int(time.time() - shaken))} s ago" if shaken else "never"
         rows.append(("peer", f"{peer['public_key']} at {peer['endpoint'] or 'an unknown endpoint'}"))
         rows.append(("", f"received {size(peer['rx_bytes'])}, sent {size(peer['tx_bytes'])}, last handshake {ago}"))
-    if data["cannot_block"]:
+    if data["cannot_block"] and enforcing:
         rows += _gaps(data, verbose)
     if verbose:
         rows += _counters(data)
@@ -132,7 +136,8 @@ def _gaps(data: dict[str, Any], verbose: bool) -> list[tuple[str, str]]:
     """What this mode cannot block: the ids, or each with its sentence."""
     gaps = data["cannot_block"]
     if verbose:
-        return [("" if number else "cannot block", f"{gap['id']}: {gap['text']}") for number, gap in enumerate(gaps)]
+        told = (textwrap.fill(f"{gap['id']}: {gap['text']}", 100, subsequent_indent=" " * 16) for gap in gaps)
+        return [("" if number else "cannot block", text) for number, text in enumerate(told)]
     return [("cannot block", f"{', '.join(gap['id'] for gap in gaps)} (molehill profile show {data['profile']})")]
 
 

@@ -106,22 +106,22 @@ def _capabilities() -> str:
 
 
 def _daemon() -> list[tuple[str, str]]:
-    """What the daemon tells of itself."""
+    """What the daemon tells of itself, as far as it answers."""
+    parts = []
     try:
         with Client() as client:
-            parts: list[tuple[str, msgspec.Struct]] = [
-                ("daemon", client.call("hello", None, Hello)),
-                ("settings", client.call("settings.get", None, Settings)),
-                ("status", client.call("status", None, Status)),
-            ]
+            for title, method, result in (
+                ("daemon", "hello", Hello),
+                ("settings", "settings.get", Settings),
+                ("status", "status", Status),
+            ):
+                encoded = msgspec.json.encode(client.call(method, None, result))
+                parts.append((title, msgspec.json.format(encoded, indent=1).decode()))
             log = client.call("log", Lines(_LOG_LINES), Log).lines
     except ManagementError as error:
-        return [("daemon", str(error))]
+        return [*parts, ("daemon's answers end", str(error))]
     lines = [f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(line.at))} {line.level} {line.text}" for line in log]
-    return [
-        *((title, msgspec.json.format(msgspec.json.encode(value), indent=1).decode()) for title, value in parts),
-        ("log", _last("\n".join(lines), LOG_BYTES)),
-    ]
+    return [*parts, ("log", _last("\n".join(lines), LOG_BYTES))]
 
 
 def _run(command: list[str]) -> str:

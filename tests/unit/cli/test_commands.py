@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
@@ -66,6 +67,23 @@ def test_wait_ends_with_connected_by_events_that_are_newer_than_the_command(daem
     assert (result.exit_code, result.stdout) == (OK, "connected to home at 192.0.2.7:51820\n")
     assert result.stderr == "", "progress is for terminals"
     assert methods(daemon) == ["connect", "subscribe"]
+
+
+def test_on_a_terminal_progress_is_one_line_that_is_gone_at_the_end(daemon: FakeDaemon, tmp_path: Path) -> None:
+    daemon.course = [replace(CONNECTING, problem="no answer " * 50), CONNECTED]
+    ours, its = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        done = subprocess.run(
+            [sys.executable, "-m", "engine.cli.main", "connect", "--wait"], stdout=subprocess.PIPE, stderr=its,
+            env=os.environ | {"MOLEHILL_RUN_DIR": str(tmp_path), "COLUMNS": "80"}, cwd=ROOT, text=True, check=True,
+        )  # fmt: skip
+        os.close(its)
+        shown = terminal.read(10_000).decode()
+    assert done.stdout == "connected to home at 192.0.2.7:51820\n"
+    *lines, last = shown.split("\r\x1b[K")
+    assert [len(click.unstyle(line)) <= 79 for line in lines] == [True] * 2
+    assert "no answer" in lines[-1]
+    assert last == ""
 
 
 def test_wait_ends_with_the_cause_and_exit_code_1_in_an_error(daemon: FakeDaemon) -> None:

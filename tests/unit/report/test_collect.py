@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from engine.firewall.nftables.render import TABLE
+from engine.management.schema import ErrorCode, LogEvent
 from engine.report import collect
 from engine.report.collect import LOG_BYTES, TITLE
-from tests.management_fake import CONNECTED, KEY, FakeDaemon
+from tests.management_fake import CONNECTED, KEY, FakeDaemon, Refused
 
 
 @pytest.fixture
@@ -49,8 +50,6 @@ def test_it_has_every_part_and_no_key_or_address(daemon: FakeDaemon) -> None:
 
 
 def test_of_a_long_log_it_has_the_last_128_kib_in_whole_lines(daemon: FakeDaemon) -> None:
-    from engine.management.schema import LogEvent
-
     daemon.lines = [LogEvent(1795459812.0, "info", f"line {number:05} {'x' * 80}") for number in range(5000)]
     log = part(collect.collect(), "log").strip().splitlines()
     assert log[0] == "(what came before is left out)"
@@ -62,8 +61,15 @@ def test_of_a_long_log_it_has_the_last_128_kib_in_whole_lines(daemon: FakeDaemon
 def test_without_a_daemon_the_rest_is_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOLEHILL_RUN_DIR", str(tmp_path))
     report = collect.collect()
-    assert "the molehill daemon is not running" in part(report, "daemon")
+    assert "the molehill daemon is not running" in part(report, "daemon's answers end")
     assert "kernel Linux" in part(report, "platform")
+
+
+def test_a_daemon_that_has_no_log_to_tell_spoils_nothing_else(daemon: FakeDaemon) -> None:
+    daemon.refuses["log"] = Refused(ErrorCode.INTERNAL, "no log today")
+    report = collect.collect()
+    assert '"state": "connected"' in part(report, "status")
+    assert "no log today" in part(report, "daemon's answers end")
 
 
 def test_a_program_that_is_missing_fails_or_hangs_is_told_in_its_place(
