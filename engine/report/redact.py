@@ -24,10 +24,10 @@ _HOME = re.compile(
 )
 _HEX = "[0-9A-Fa-f]"
 _FORMS = (
-    # WireGuard's keys; then other base64 with padding, such as the keys of Shadowsocks 2022
-    ("[key]", re.compile(r"[A-Za-z0-9+/_-]{43}=|[A-Za-z0-9+/_-]{22}==")),
     ("[UUID]", re.compile(rf"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}")),
     ("[hex]", re.compile(rf"{_HEX}{{32,}}")),  # keys as the UAPI writes them, machine ids, /proc/net/if_inet6
+    # WireGuard's keys; then other base64 with padding, such as the keys of Shadowsocks 2022
+    ("[key]", re.compile(r"[A-Za-z0-9+/_-]{43}=|[A-Za-z0-9+/_-]{22}==")),
     ("[number]", re.compile(r"(?<!\d)\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}(?!\d)")),  # of an account, a card
     ("[MAC]", re.compile(rf"{_HEX}{{2}}(?:[:-]{_HEX}{{2}}){{5,}}")),
 )

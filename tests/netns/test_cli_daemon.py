@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
+from engine.leaklab.probes import run_all
 from tests.netns import lab
 from tests.netns.daemon import Daemon
-from tests.netns.probes import run_all
 from tests.netns.scenario import PROBES, Walk
 
-pytestmark = pytest.mark.netns
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and routes need root"),
+]
 
 
 @pytest.fixture
