@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.endtoend.measurements import iperf3
+from engine.leaklab.rights import need_namespaces
 from engine.wg.cookie import CookieGenerator
 from engine.wg.keys import key_from_base64, key_to_base64
 from engine.wg.noise import Identity, Initiator, transcript_to
@@ -33,7 +34,6 @@ from engine.wg.primitives import dh
 from engine.wg.tai64n import encode
 from tests.netns.engines import MOLEHILL, Engine, Keys, config
 from tests.netns.lab import Lab, Namespace, pair
-from tests.netns.userns import need_namespaces
 
 HANDSHAKES = 6000
 FLOOD_PER_SECOND = 100_000
