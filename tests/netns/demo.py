@@ -27,7 +27,7 @@ _SECONDS = 3  # of each throughput measurement
 _LIMITS = """\
 The group "limit" is sent, not judged: no routing rule is asked for a broadcast or an IPv6 multicast of
 the link, nor for an IPv4 socket bound to a device: that one reaches any host that answers ARP there.
-Only a firewall stops those (--firewall). Error was provoked by deleting the TUN under the running process.
+Only a firewall stops those (--firewall). Error was provoked by closing the engine's own way to the relay: offline.
 """
 
 
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     need_namespaces()
     begin = time.monotonic()
     print(paint("device --- provider --- internet --- relay, in namespaces of their own", "bold"), flush=True)
-    with Walk(options.relay, options.profile, options.allow_lan, options.firewall, _say) as walk:
+    with Walk(options.relay, options.profile, options.allow_lan, options.firewall, progress=_say) as walk:
         assert walk.capture is not None
         rounds = []
         for round_ in walk.rounds():
@@ -117,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print("tunnel: answered, by way of the relay. clear: seen by the provider. blocked: neither.")
         if options.firewall:
-            print("The firewall mode: the TUN and nftables, by one policy. Error was provoked by deleting the TUN.\n")
+            print("The firewall mode: the TUN and nftables, by one policy.")
+            print("Error was provoked by closing the engine's own way to the relay.\n")
         else:
             print(_LIMITS)
         sent = "from the first Connecting to Ctrl-C, with datagrams and an old TCP connection going on without a pause"
