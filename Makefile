@@ -5,6 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SO     := native/_native.abi3.so
 FUZZ_RUNS ?= 200000
+# Test processes at a time: one more than there are cores, for the tests in namespaces mostly wait.
+JOBS ?= $(shell expr $$(nproc) + 1)
 
 # Debian packages by purpose. A Debian Python needs its headers and venv; another one brings its own.
 DEB_BUILD := gcc libc6-dev libssl-dev $(if $(filter /usr/bin/%,$(PYTHON)),python3.11-dev python3.11-venv)
@@ -60,8 +62,8 @@ $(BIN)/molehill: pyproject.toml setup.py $(VENV)/.dependencies $(SO)
 demo: setup setup-lab ## walk the tunnel through its states with probes and a capture, then measure it (sudo, 1 minute)
 	@$(BIN)/python -m tests.netns.demo $(DEMO)
 
-test: setup setup-lab ## the test suite (sudo for the parts that need namespaces)
-	@$(BIN)/python -m pytest -q -m "not slow" $(TESTS)
+test: setup setup-lab ## the test suite, JOBS files at a time (sudo for the parts that need namespaces)
+	@$(BIN)/python -m pytest -q -m "not slow" -p no:benchmark -n $(JOBS) --dist loadgroup $(TESTS)
 
 test-slow: setup setup-lab ## the long tests: rekey in real time, 1 GiB transfers, big random samples
 	@$(BIN)/python -m pytest -q -m slow --timeout=1200 --ignore=tests/boot $(TESTS)
@@ -100,7 +102,7 @@ fuzz: setup setup-san ## every parser that sees outside bytes, under ASan + UBSa
 	  || { tail -30 build/$$(basename $$f).log; exit 1; }; done
 
 asan: setup-build setup-san ## native tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(MAKE) -s -C tests/native asan
+	@$(MAKE) -s -C tests/native asan plain
 
 tsan: setup-build setup-san ## native tests under ThreadSanitizer
 	@$(MAKE) -s -C tests/native tsan
@@ -108,9 +110,8 @@ tsan: setup-build setup-san ## native tests under ThreadSanitizer
 coverage: setup setup-lab ## the test suite with branch coverage
 	@$(BIN)/coverage run -m pytest -q -m "not slow" && $(BIN)/coverage report --skip-covered
 
-ci: ## what .ci/run does: install, check, sanitizers, test
-	@$(MAKE) -s check
-	@$(MAKE) -s asan tsan
+ci: setup-build setup-lab setup-san ## what .ci/run does: install, check, sanitizers, test
+	@$(MAKE) -s -j$$(nproc) --output-sync=line check asan tsan
 	@$(MAKE) -s test
 
 clean: ## remove everything that was built

@@ -38,17 +38,18 @@ def tests_by_claim() -> dict[str, list[Test]]:
     """Every test of every claim, the ones that carry it in their name first."""
     found: dict[str, list[Test]] = defaultdict(list)
     words = {claim: re.compile(rf"_{_word(claim)}(_|$)") for claim in SENTENCES}
-    ids = {claim: re.compile(rf"(?<![\w-]){claim}(?![\w])") for claim in SENTENCES}
+    ids = re.compile(rf"(?<![\w-])(?:{'|'.join(SENTENCES)})(?!\w)")
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         text = path.read_text()
+        lines = text.splitlines()
         for node in ast.walk(ast.parse(text)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test_"):
                 continue
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            source = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+            named = set(ids.findall("\n".join(lines[first - 1 : node.end_lineno])))
             for claim in SENTENCES:
                 by_name = words[claim].search(node.name) is not None
-                if by_name or ids[claim].search(source):
+                if by_name or claim in named:
                     found[claim].append(Test(str(path.relative_to(ROOT)), node.name, by_name))
     return {claim: sorted(tests, key=lambda test: not test.by_name) for claim, tests in found.items()}
 

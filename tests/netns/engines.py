@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,28 @@ def cost_of(pid: int) -> Cost:
     status = Path(f"/proc/{pid}/status").read_text()
     peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return Cost((int(fields[11]) + int(fields[12])) / _TICKS, int(peak) * 1024)
+
+
+def _wakes(pid: int) -> int:
+    """How often all threads of a process have gone to sleep or been interrupted so far."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for line in (task / "status").read_text().splitlines():
+            if "ctxt_switches" in line:
+                total += int(line.split()[1])
+    return total
+
+
+def wait_until_idle(pid: int, seconds: float, wakes: int, patience: float = 60) -> None:
+    """Wait until so many seconds pass in which a process wakes at most so often."""
+
+    def idle() -> bool:
+        begin, before = time.monotonic(), _wakes(pid)
+        while time.monotonic() - begin < seconds and _wakes(pid) - before <= wakes:
+            time.sleep(0.1)
+        return _wakes(pid) - before <= wakes
+
+    wait_until(idle, patience, f"{seconds:g} s with at most {wakes} wakes")
 
 
 def config(

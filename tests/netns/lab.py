@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from engine.leaklab.namespaces import NETNS, ROOT, Lab, Namespace, Process, remove_left_behind, sh, wait_until
 from engine.leaklab.world import (
+    BRIDGE4,
     DEVICE4,
     DEVICE6,
     GATEWAY4,
@@ -31,6 +32,7 @@ from engine.leaklab.world import (
 )
 
 __all__ = [
+    "BRIDGE4",
     "DEVICE4",
     "DEVICE6",
     "GATEWAY4",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,10 +55,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_a_killed_run_left_behind_goes_with_the_next_one() -> None:
-    done = subprocess.run([sys.executable, "-c", _KILLED], cwd=ROOT, capture_output=True, text=True, check=False)
-    name, scratch = done.stdout.split()
+    killed = subprocess.Popen([sys.executable, "-c", _KILLED], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None
+    with killed.stdout:
+        name, scratch = killed.stdout.readline().split()
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # its process id lives on, or another run cleans up first
     assert (NETNS / name).exists()
     assert Path(scratch).exists()
+    killed.wait()
     remove_left_behind()
     assert not (NETNS / name).exists()
     assert not Path(scratch).exists()

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from engine.tunnel.link import gso_max_size
+from tests.netns.engines import wait_until_idle
 
 pytestmark = pytest.mark.netns
 
 COMMAND = [sys.executable, "-m", "engine.tunnel.molehill_wg"]
-IFACE = f"mhw{os.getpid() % 10000}"
+IFACE = f"mhw{os.getpid()}"
 SOCKET = Path(f"/var/run/wireguard/{IFACE}.sock")
 
 
@@ -75,18 +76,8 @@ def test_setting_the_interface_down_and_up_does_not_end_it(process: subprocess.P
 
 
 def test_an_idle_interface_wakes_nobody(process: subprocess.Popen[str]) -> None:
-    def switches() -> int:
-        total = 0
-        for task in Path(f"/proc/{process.pid}/task").iterdir():
-            lines = (task / "status").read_text().splitlines()
-            total += sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
-        return total
-
     subprocess.run(["ip", "link", "set", IFACE, "up"], check=True)
-    time.sleep(0.5)  # the kernel's own router solicitations
-    before = switches()
-    time.sleep(1.5)
-    assert switches() - before <= 4
+    wait_until_idle(process.pid, 1.5, wakes=4)  # not at once: the kernel solicits routers
 
 
 def test_in_the_background_the_command_returns_when_the_interface_is_ready() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def test_no_file_means_the_defaults_and_a_written_one_comes_back(tmp_path: Path)
         b'{"version": 1, "settings": {"dns": ["nine"]}}',
         b'{"version": 1, "settings": {"mtu": 100}}',
         b'{"version": 99, "settings": {}}',
-        os.urandom(64),
+        bytes(range(0x80, 0xC0)),
     ],
 )
 def test_settings_that_cannot_be_read_require_the_vpn_always_and_are_kept(tmp_path: Path, content: bytes) -> None:
