@@ -8,6 +8,9 @@ FUZZ_RUNS ?= 200000
 # Test processes at a time: one more than there are cores, for the tests in namespaces mostly wait.
 JOBS ?= $(shell expr $$(nproc) + 1)
 
+# Bytecode is kept, whatever the environment says: the tests start hundreds of Python processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Debian packages by purpose. A Debian Python needs its headers and venv; another one brings its own.
 DEB_BUILD := gcc libc6-dev libssl-dev $(if $(filter /usr/bin/%,$(PYTHON)),python3.11-dev python3.11-venv)
 DEB_LAB   := dbus-daemon iproute2 iputils-ping procps nftables wireguard-tools wireguard-go iperf3 ethtool tcpdump strace shadowsocks-libev
