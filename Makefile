@@ -114,7 +114,7 @@ coverage: setup setup-lab ## the test suite with branch coverage
 	@$(BIN)/coverage run -m pytest -q -m "not slow" && $(BIN)/coverage report --skip-covered
 
 ci: setup-build setup-lab setup-san ## what .ci/run does: install, check, sanitizers, test
-	@$(MAKE) -s -j$$(nproc) --output-sync=line check asan tsan
+	@$(MAKE) --no-print-directory -j$$(nproc) --output-sync=line check asan tsan
 	@$(MAKE) -s test
 
 clean: ## remove everything that was built

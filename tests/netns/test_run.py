@@ -106,4 +106,4 @@ def test_an_underlying_network_is_used_if_it_is_there(walk: Walk, interface: str
         env={**walk.lab.env, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=40,
     )  # fmt: skip
     assert words in done.stdout, done.stderr
-    wait_until(lambda: not walk.lab["device"].has_interface("mhu"), 1, "the TUN is gone")
+    wait_until(lambda: not walk.lab["device"].has_interface("mhu"), 5, "the TUN is gone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_ks1_exit1_start1_whatever_happens_what_was_asked_for_last_is_enforced(s
                 await walk.judge(f"step {number}: {step}")
         await walk.end(Stop.USER)
 
-    former, place.LOCK = place.LOCK, f"\0molehill-walk-{id(steps)}"
+    former, place.LOCK = place.LOCK, f"\0molehill-walk-{os.getpid()}-{id(steps)}"
     try:
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(main(Path(folder)))

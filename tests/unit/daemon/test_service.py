@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -50,7 +51,7 @@ BY_ADDRESS = CONF.replace("vpn.example", "198.51.100.10")
 
 @pytest.fixture(autouse=True)
 def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{id(monkeypatch)}")
+    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{os.getpid()}-{id(monkeypatch)}")
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -20,7 +21,7 @@ from tests.unit.service.test_session import configuration
 
 @pytest.fixture(autouse=True)
 def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{id(monkeypatch)}")
+    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{os.getpid()}-{id(monkeypatch)}")
 
 
 def with_server(folder: Path, work: Callable[[Session, StatusServer], Awaitable[None]]) -> None:

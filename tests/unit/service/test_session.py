@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -65,7 +66,7 @@ async def soon(ready: Callable[[], object]) -> None:
 @pytest.fixture(autouse=True)
 def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not collide with other test processes in this namespace."""
-    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{id(monkeypatch)}")
+    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{os.getpid()}-{id(monkeypatch)}")
 
 
 def test_connecting_applies_the_policy_before_anything_is_captured() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
@@ -17,7 +18,7 @@ from tests.unit.service.test_session import configuration, soon
 
 @pytest.fixture(autouse=True)
 def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{id(monkeypatch)}")
+    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{os.getpid()}-{id(monkeypatch)}")
 
 
 def with_dns(work: Callable[[Session, FakeDns, World], Awaitable[None]], *broken: str, **change: Any) -> World:

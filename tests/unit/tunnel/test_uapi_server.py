@@ -114,6 +114,6 @@ def test_deleting_the_socket_is_noticed_and_deleting_another_is_not(directory: P
         await asyncio.sleep(0.05)
         assert not deleted.is_set()
         server.path.unlink()
-        await asyncio.wait_for(deleted.wait(), 2)
+        await asyncio.wait_for(deleted.wait(), 10)
 
     serve(scenario)
