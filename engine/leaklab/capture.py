@@ -22,12 +22,14 @@ from pathlib import Path
 
 from engine.leaklab.frames import Bridge, judge
 from engine.leaklab.namespaces import Namespace
+from engine.leaklab.servers import SO_TIMESTAMPNS, arrival
 
 _ETH_P_ALL = 3
 _OUTGOING = 4  # PACKET_OUTGOING: sent by this end, so not by the device
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
-_PACKET_STATISTICS = 6
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
+_PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 6, 23
 _SOL_PACKET = 263
+_WAIT = 0.02  # seconds
 _ROOM = 64 << 20  # bytes: a frame lost by the witness would be a leak unseen
 
 
@@ -66,13 +68,17 @@ class Capture:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
         except PermissionError:
             pass  # root of a user namespace only; `lost` tells if it was too little
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        try:
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        except OSError:
+            pass  # Linux before 4.20: they are left out below
         if ignore:
             _attach(self._socket, _without_data_messages(ignore))
         self._socket.bind((interface, _ETH_P_ALL))
-        self._socket.settimeout(0.05)
+        self._socket.settimeout(_WAIT)
         self._clock = time.time() - time.monotonic()
-        self._quiet = threading.Event()
+        self._read_until = 0.0  # monotonic: all that arrived before is in `frames`
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._thread.start()
@@ -82,23 +88,20 @@ class Capture:
             try:
                 data, extra, _, address = self._socket.recvmsg(1 << 16, 64)
             except TimeoutError:
-                self._quiet.set()
+                self._read_until = time.monotonic() - _WAIT
                 continue
             except OSError:
                 return
+            self._read_until = at = arrival(extra, self._clock)
             if address[2] == _OUTGOING:
                 continue
-            at = time.monotonic()
-            for level, kind, value in extra:
-                if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
-                    seconds, nanoseconds = struct.unpack("ll", value[:16])
-                    at = seconds + nanoseconds / 1e9 - self._clock
             self.frames.append(Frame(at, *judge(data, self._relays, self._bridge), data))
 
     def flush(self) -> None:
-        """Wait until the wire has been silent for 50 ms (at most a second), so that all before it is read."""
-        self._quiet.clear()
-        self._quiet.wait(1.0)
+        """Wait until all that has arrived by now is read (at most two seconds)."""
+        now = time.monotonic()
+        while self._read_until < now < time.monotonic() < now + 2:
+            time.sleep(0.005)
 
     def lost(self) -> int:
         """Frames that the kernel could not give us, since the last call (PACKET_STATISTICS): must be 0."""

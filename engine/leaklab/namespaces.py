@@ -83,6 +83,11 @@ class Namespace:
         """`ip -n NAMESPACE ...` of a command line in one string."""
         return sh("ip", "-n", self.name, *words.split())
 
+    def sysctl(self, name: str, value: int) -> None:
+        """Set one of the kernel's settings for this namespace."""
+        with self.entered():
+            Path("/proc/sys", *name.split(".")).write_text(f"{value}\n")
+
     def has_interface(self, name: str) -> bool:
         """Whether an interface of this name exists inside."""
         done = subprocess.run(["ip", "-n", self.name, "link", "show", "dev", name], capture_output=True, check=False)
@@ -185,9 +190,10 @@ class Lab:
         sh("ip", "netns", "add", ns.name)
         self._namespaces[role] = ns
         ns.ip("link set lo up")
-        quick = ["net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0"]
+        ns.sysctl("net.ipv6.conf.default.accept_dad", 0)
+        ns.sysctl("net.ipv6.conf.all.accept_dad", 0)
         # An address outlives the removal of another one of its subnet, as on a host with a network manager.
-        ns.sh("sysctl", "-qw", *quick, "net.ipv4.conf.default.promote_secondaries=1")
+        ns.sysctl("net.ipv4.conf.default.promote_secondaries", 1)
         return ns
 
     @property

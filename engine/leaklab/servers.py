@@ -11,11 +11,15 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from engine.leaklab.namespaces import Namespace
 
 ECHO_PORT, DNS_PORT = 7007, 53
+SO_TIMESTAMPNS = 35
+_TOLD_BYTES = 256  # of what was heard
 Reply = Callable[[bytes, str], bytes]
 
 
@@ -50,10 +54,31 @@ def _plain(address: str) -> str:
     return address.partition("%")[0].removeprefix("::ffff:")
 
 
+def arrival(extra: list[tuple[int, int, bytes]], clock: float) -> float:
+    """The kernel's own time of an arrival, in monotonic seconds; now, if it tells none. `clock`: the wall's lead."""
+    for level, kind, value in extra:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+            seconds, nanoseconds = struct.unpack("ll", value[:16])
+            return float(seconds + nanoseconds / 1e9 - clock)
+    return time.monotonic()
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What reached a server: when (monotonic s), at which of its addresses, from where, the first bytes."""
+
+    at: float
+    address: str
+    source: str
+    data: bytes
+
+
 class Servers:
-    """All servers of a lab, answering from one daemon thread until `close()`."""
+    """All servers of a lab, answering from one daemon thread until `close()`. `heard` is the log of what came in."""
 
     def __init__(self) -> None:
+        self.heard: list[Heard] = []
+        self._clock = time.time() - time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._wake_out, self._wake_in = socket.socketpair()
         self._selector.register(self._wake_out, selectors.EVENT_READ, None)
@@ -65,12 +90,17 @@ class Servers:
             for port, reply in ((ECHO_PORT, echo), (DNS_PORT, dns)):
                 self._listen(ns, address, port, reply)
 
+    def add_port(self, ns: Namespace, address: str, port: int) -> None:
+        """Serve echo on this port too."""
+        self._listen(ns, address, port, echo)
+
     def _listen(self, ns: Namespace, address: str, port: int, reply: Reply) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             with ns.entered():
                 sock = socket.socket(family, kind)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             sock.setblocking(False)
             sock.bind((address, port))
             if kind == socket.SOCK_STREAM:
@@ -94,11 +124,17 @@ class Servers:
                     pass
 
     def _datagram(self, sock: socket.socket, reply: Reply) -> None:
-        data, peer = sock.recvfrom(65535)
+        data, extra, _, peer = sock.recvmsg(65535, 64)
+        self._note(sock, peer[0], data, arrival(extra, self._clock))
         sock.sendto(reply(data, _plain(peer[0])), peer)
 
+    def _note(self, sock: socket.socket, source: str, data: bytes, at: float) -> None:
+        address = _plain(sock.getsockname()[0])
+        self.heard.append(Heard(at, address, _plain(source), data[:_TOLD_BYTES]))
+
     def _accept(self, sock: socket.socket, reply: Reply) -> None:
-        connection, _ = sock.accept()
+        connection, peer = sock.accept()
+        self._note(connection, peer[0], f"connected from port {peer[1]}".encode(), time.monotonic())
         connection.setblocking(False)
         self._selector.register(connection, selectors.EVENT_READ, (self._stream, reply))
 

@@ -29,7 +29,7 @@ from types import TracebackType
 
 from engine.leaklab import servers
 from engine.leaklab.capture import Capture, Frame
-from engine.leaklab.probes import BIG, Attempt, Drizzle, Probe, bound_as_nobody, cast, dns, ping, run_all, tcp, udp
+from engine.leaklab.probes import BIG, Attempt, Drizzle, How, Probe, bound_as_nobody, cast, dns, ping, run_all, tcp, udp
 from engine.policy import MARK
 from tests.netns import lab
 from tests.netns.engines import MOLEHILL, WIREGUARD_GO, Engine, Keys, config
@@ -78,16 +78,16 @@ def _probes() -> tuple[Probe, ...]:
         Probe("TCP from a LAN host to the device", "LAN", tcp(lab.DEVICE4), role="lan"),
         Probe("multicast 239.1.2.3", "LAN", cast("239.1.2.3"), one_way=True),
         Probe("broadcast 255.255.255.255", "LAN", cast("255.255.255.255"), one_way=True),
-        Probe("UDP from the physical address", "bypass", udp(lab.WEB4, source=lab.DEVICE4)),
-        Probe("TCP from the physical address, IPv6", "bypass", tcp(lab.WEB6, source=lab.DEVICE6)),
+        Probe("UDP from the physical address", "bypass", udp(lab.WEB4, how=How(source=lab.DEVICE4))),
+        Probe("TCP from the physical address, IPv6", "bypass", tcp(lab.WEB6, how=How(source=lab.DEVICE6))),
         Probe("our own UDP to the relay's port", "bypass", cast(lab.RELAY4, lab.RELAY_PORT), one_way=True),
         Probe("TCP from the internet to the device", "inbound", tcp(lab.DEVICE4), role="internet"),
         Probe("UDP from the internet, IPv6", "inbound", udp(lab.DEVICE6), role="internet"),
         Probe("ping from the internet", "inbound", ping(lab.DEVICE4), role="internet"),
-        Probe("UDP to a LAN host bound to eth0, by root", "limit", udp(lab.LAN_HOST4, device="eth0")),
-        Probe("TCP bound to eth0, by root", "limit", tcp(lab.WEB4, device="eth0")),
+        Probe("UDP to a LAN host bound to eth0, by root", "limit", udp(lab.LAN_HOST4, how=How(device="eth0"))),
+        Probe("TCP bound to eth0, by root", "limit", tcp(lab.WEB4, how=How(device="eth0"))),
         Probe("UDP bound to eth0, by a user", "limit", bound_as_nobody(lab.WEB4), one_way=True),
-        Probe("UDP bound to eth0, IPv6, by root", "limit", udp(lab.WEB6, device="eth0")),
+        Probe("UDP bound to eth0, IPv6, by root", "limit", udp(lab.WEB6, how=How(device="eth0"))),
         Probe("broadcast of the LAN's own subnet", "limit", cast(lab.LAN4 + "255"), one_way=True),
         Probe("multicast ff05::1234", "limit", cast("ff05::1234"), one_way=True),
     )
