@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from engine.leaklab import flood, world
@@ -33,6 +34,10 @@ _RELAYS = [(world.RELAY4, world.RELAY_PORT), (world.RELAY2_4, world.RELAY_PORT)]
 _ALWAYS = {"arp", "ndp", "dhcp"}
 _KERNELS_OWN = {"nd", "mld"}  # what a TUN does not see (LNX-3)
 _TRACES = ("rule", "-6 rule", "route show table all", "-6 route show table all", "-brief link")
+
+
+_OURS = (world.DEVICE4, world.DEVICE6, "fd77::2", world.TUNNEL4, world.TUNNEL6, world.TUNNEL2_4, world.TUNNEL2_6)
+WIRES = ("the device's wire", "its second wire")
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,11 @@ DISCONNECTED = Condition("disconnected")
 
 @dataclass(frozen=True)
 class Window:
-    """A time in which a condition holds, in monotonic seconds."""
+    """A time, in monotonic seconds, in which one of these conditions holds: more than one while they change."""
 
     since: float
     until: float
-    condition: Condition
+    conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Arena:
     def _build(self) -> None:
         self.lab: Lab = world.world()
         self.servers = Servers()
+        self.api, self.resolver = API, world.LAN_HOST4  # what conditions with an API and a private DNS name
         self.captures: dict[str, Capture] = {}
         self.windows: list[Window] = []
         self._flood: Flood | None = None
@@ -121,8 +127,8 @@ class Arena:
             confs = configurations(client, first, second)
             self.driver: Driver = DRIVERS[self._driver](self.lab, self.home, confs, self.firewall)
             for place, role, interface in (
-                ("the device's wire", "isp", "dev0"),
-                ("its second wire", "isp", "dev1"),
+                (WIRES[0], "isp", "dev0"),
+                (WIRES[1], "isp", "dev1"),
                 ("beyond the provider", "internet", "isp0"),
                 ("the LAN host", "lan", "eth0"),
                 ("the rogue neighbour", "rogue", "eth0"),
@@ -162,9 +168,9 @@ class Arena:
         if condition.lan:
             changes["allow_lan"] = True
         if condition.dns:
-            changes["dns"] = (world.RESOLVER4 if condition.dns == "public" else world.LAN_HOST4,)
+            changes["dns"] = (world.RESOLVER4 if condition.dns == "public" else self.resolver,)
         if condition.api:
-            changes["api"] = f"{API[0]}:{API[1]}/tcp"
+            changes["api"] = f"{self.api[0]}:{self.api[1]}/tcp"
         if changes:
             driver.settings(**changes)
         match condition.state:
@@ -209,6 +215,7 @@ class Arena:
         """Let the product run, in Disconnected; forget what was seen and heard."""
         if not self.driver.running:
             self.driver.start()
+        self.api, self.resolver = API, world.LAN_HOST4
         self.settle()
         self.lost()
         self.windows.clear()
@@ -248,19 +255,34 @@ class Arena:
 
     # Watching
 
+    @property
+    def condition(self) -> Condition:
+        """What holds now, or was asked for last."""
+        return self.windows[-1].conditions[-1]
+
+    def expect(self, condition: Condition) -> None:
+        """This condition is about to be asked for: from now on it may hold, or what holds now."""
+        now = time.monotonic()
+        self.windows.append(Window(now, float("inf"), (*self._cut(now), condition)))
+
     def watch(self, condition: Condition) -> None:
-        """From now on this condition holds; the one before holds a moment longer, for what is under way."""
-        begin = time.monotonic() + GRACE
-        self._end_window(begin)
-        self.windows.append(Window(begin, float("inf"), condition))
+        """From now on this condition holds; what held a moment ago is under way still."""
+        now = time.monotonic()
+        self.windows.append(Window(now, now + GRACE, (*self._cut(now), condition)))
+        self.windows.append(Window(now + GRACE, float("inf"), (condition,)))
 
     def unwatch(self) -> None:
         """No condition holds from now on."""
-        self._end_window(time.monotonic())
+        self._cut(time.monotonic())
 
-    def _end_window(self, at: float) -> None:
-        if self.windows and self.windows[-1].until > at:
-            self.windows[-1] = replace(self.windows[-1], until=max(at, self.windows[-1].since))
+    def _cut(self, now: float) -> tuple[Condition, ...]:
+        """End what is watched; the conditions that may have held at this moment."""
+        while self.windows and self.windows[-1].since > now:
+            self.windows.pop()
+        if not self.windows or self.windows[-1].until < now:
+            return ()
+        self.windows[-1] = replace(self.windows[-1], until=now)
+        return self.windows[-1].conditions
 
     def settle(self) -> None:
         """Wait until the witnesses have read all that has been on their wires."""
@@ -271,32 +293,44 @@ class Arena:
         """Frames that the witnesses missed since the last call; then nothing is proven."""
         return sum(capture.lost() for capture in self.captures.values())
 
-    def out_of_place(self) -> list[Sighting]:
-        """Every frame that the condition of its time does not permit; once, at the first place where it was seen."""
+    def judge(self) -> tuple[list[Sighting], list[Heard]]:
+        """What no condition of its time permits: frames, from the first place where there were any, and what the
+        device's own servers heard. It is judged once: what was seen and heard so far is forgotten.
+        """
         self.settle()
         found: list[Sighting] = []
         for place, capture in self.captures.items():
-            wire = place in ("the device's wire", "its second wire")
-            for frame in list(capture.frames):
-                for window in self.windows:
-                    if window.since <= frame.at <= window.until and not self.permits(window.condition, frame):
-                        if wire or (self._from_device(frame) and TOKEN.search(frame.data) and not found):
-                            found.append(Sighting(place, frame, frame.at - window.since))
-                        break
-        return found
+            frames = capture.frames[:]
+            del capture.frames[: len(frames)]
+            if place in WIRES or not found:
+                found += self._out_of_place(place, frames)
+        heard = self.servers.heard[:]
+        del self.servers.heard[: len(heard)]
+        wrong = [each for each in heard if self._heard_out_of_place(each)]
+        del self.windows[:-2]
+        return found, wrong
 
-    def heard_out_of_place(self) -> list[Heard]:
-        """What reached the device's own servers from outside while no condition permitted it."""
-        ours = (world.DEVICE4, world.DEVICE6, "fd77::2")
-        return [
-            heard
-            for heard in list(self.servers.heard)
-            for window in self.windows
-            if heard.address in ours and window.since <= heard.at <= window.until
-            and window.condition.state != "disconnected"
-            and heard.source not in (*ours, world.TUNNEL4, world.TUNNEL6)
-            and not (window.condition.lan and heard.source.startswith((world.LAN4, "fd77:")))
-        ]  # fmt: skip
+    def _out_of_place(self, place: str, frames: list[Frame]) -> Iterator[Sighting]:
+        for frame in frames:
+            window = self._window_at(frame.at)
+            if window is None or any(self.permits(condition, frame) for condition in window.conditions):
+                continue
+            if place in WIRES or (TOKEN.search(frame.data) and self._from_device(frame)):
+                yield Sighting(place, frame, frame.at - window.since)
+
+    def _window_at(self, at: float) -> Window | None:
+        number = bisect_right(self.windows, at, key=lambda window: window.since) - 1
+        return self.windows[number] if number >= 0 and at <= self.windows[number].until else None
+
+    def _heard_out_of_place(self, heard: Heard) -> bool:
+        """Whether this reached a server of the device from outside while no condition permitted it."""
+        if heard.address not in _OURS or heard.source in _OURS:
+            return False
+        window = self._window_at(heard.at)
+        lan = heard.source.startswith((world.LAN4, "fd77:"))
+        return window is not None and not any(
+            condition.state == "disconnected" or (condition.lan and lan) for condition in window.conditions
+        )
 
     def _from_device(self, frame: Frame) -> bool:
         if frame.data[6:12] in self.macs:
@@ -319,10 +353,10 @@ class Arena:
         packet = parse(frame.data) if kind == "clear" and len(frame.data) > 34 else None
         if packet is None:
             return False
-        if (str(packet.target), packet.dport) == API:
+        if (str(packet.target), packet.dport) == self.api:
             return condition.api and condition.state != "connected"
         local_dns = condition.dns == "private" and condition.state in ("connected", "killed")
-        return local_dns and (str(packet.target), packet.dport) == (world.LAN_HOST4, DNS_PORT)
+        return local_dns and (str(packet.target), packet.dport) == (self.resolver, DNS_PORT)
 
     # Probing
 
@@ -331,7 +365,7 @@ class Arena:
         begin = time.monotonic()
         attempts = run_all(self.lab, probes)
         self.settle()
-        wires = [self.captures["the device's wire"], self.captures["its second wire"]]
+        wires = [self.captures[place] for place in WIRES]
         frames = [frame for capture in wires for frame in list(capture.frames) if frame.at >= begin]
         return attempts, frames, [heard for heard in list(self.servers.heard) if heard.at >= begin]
 
@@ -354,6 +388,11 @@ class Arena:
         except TimeoutError:
             pass
         return "; ".join(map(flood.describe, sorted(unseen)))
+
+    def flood_at_full_rate(self, full: bool) -> None:
+        """Let everything be sent as fast as it goes, or as before."""
+        if self._flood is not None:
+            self._flood.full_rate(full)
 
     def flooded(self) -> int:
         """How many packets were tried since the flood was last asked."""

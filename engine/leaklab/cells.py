@@ -22,7 +22,11 @@ SHOWN = 6  # lines of evidence
 
 
 class Void(Exception):
-    """The test cannot prove anything here: why."""
+    """The test cannot prove anything: why."""
+
+
+class NotHere(Exception):
+    """This machine, or this driver, cannot do what the test needs: why."""
 
 
 @dataclass
@@ -55,7 +59,7 @@ class Test:
 
     `before`: done in Disconnected before the state is reached. `known`: the id that explains packets out of place
     (by state if it is one of `known_in`, or in all). `lost`: the id that explains what did not work. `gap`: that of
-    the VPN-service mode.
+    the VPN-service mode. `itself`: it reaches the state by itself.
     """
 
     group: str
@@ -68,6 +72,7 @@ class Test:
     lost: str = ""
     gap: str = ""
     needs_daemon: bool = False
+    itself: bool = False
 
     __test__ = False  # not pytest's
 
@@ -76,7 +81,9 @@ def run(arena: Arena, test: Test, condition: Condition) -> Cell:
     """One cell; whatever goes wrong makes it void, and a new world is built."""
     began = time.monotonic()
     findings = Findings()
-    void, sightings, heard, tried = "", list[Sighting](), 0, 0
+    void, skipped, sightings, heard, tried = "", "", list[Sighting](), 0, 0
+    if test.needs_daemon and not arena.driver.live:
+        return Cell(test.group, test.name, condition.name, skipped=f"`molehill {arena.driver.name}` has no such thing")
     try:
         arena.begin()
         arena.watch(DISCONNECTED)
@@ -84,12 +91,11 @@ def run(arena: Arena, test: Test, condition: Condition) -> Cell:
             raise Void(f"not seen where nothing is enforced: {blind}")
         if test.before is not None:
             test.before(arena, condition, findings)
-        if condition != DISCONNECTED:
+        if condition != DISCONNECTED and not test.itself:
             arena.reach(condition)
         test.do(arena, condition, findings)
         arena.unwatch()
-        sightings = arena.out_of_place()
-        reached = arena.heard_out_of_place()
+        sightings, reached = arena.judge()
         heard = len(reached)
         findings.evidence += [f"heard from {h.source} at {h.address}" for h in reached[:2]]
         if missed := arena.lost():
@@ -99,9 +105,11 @@ def run(arena: Arena, test: Test, condition: Condition) -> Cell:
         tried = arena.flooded()
     except Void as error:
         void = str(error)
+    except NotHere as error:
+        skipped = str(error)
     except (RuntimeError, TimeoutError, OSError, ValueError) as error:
         void = f"{type(error).__name__}: {error}"
-    if void or findings.lost:
+    if void or skipped or findings.lost:
         arena.rebuild()
     seen = [f"{s.line()}{f' ({describe(s.letter)})' if s.letter else ''}" for s in sightings]
     known = test.known if not test.known_in or condition.state in test.known_in else ""
@@ -110,10 +118,9 @@ def run(arena: Arena, test: Test, condition: Condition) -> Cell:
     if findings.lost and not (findings.out or sightings or heard):
         known = test.lost
     return Cell(
-        test.group, test.name, condition.name,
-        out=len(sightings) + heard + findings.out, lost=findings.lost, sent=tried + findings.sent,
-        known=known, void=void, control=condition == DISCONNECTED, evidence=tuple([*findings.evidence, *seen][:SHOWN]),
-        seconds=time.monotonic() - began,
+        test.group, test.name, condition.name, out=len(sightings) + heard + findings.out, lost=findings.lost,
+        sent=tried + findings.sent, known=known, void=void, skipped=skipped, control=condition == DISCONNECTED,
+        evidence=tuple([*findings.evidence, *seen][:SHOWN]), seconds=time.monotonic() - began,
     )  # fmt: skip
 
 

@@ -118,6 +118,10 @@ class Driver(ABC):
             said = self.process.output()[-2000:] if self.process else ""
             raise TimeoutError(f"{error}; it says {self.status().state or 'nothing'}; its log ends: {said}") from None
 
+    def can_reach(self, state: str, *, api: bool) -> bool:
+        """Whether it can be brought to this state, with an API's endpoint in its settings."""
+        return self.live or not (api or state == "boot")
+
     @property
     def running(self) -> bool:
         """Whether its process lives."""
@@ -194,12 +198,15 @@ class Daemon(Driver):
 
     def reset(self) -> None:
         """Disconnect, and the default settings but for the tunnel to connect by."""
-        choice = schema.TunnelChoice(next(iter(self.confs)))
-        with self.client() as client:
-            client.call("disconnect", None, schema.Status)
-            client.call("settings.reset", None, schema.Settings)
-            client.call("settings.set", schema.SettingsPatch(choice=choice), schema.Settings)
+        self.disconnect()
+        self.reset_settings()
+        self.settings(choice=schema.TunnelChoice(next(iter(self.confs))))
         self.wait_for("disconnected")
+
+    def reset_settings(self) -> None:
+        """The default settings: no tunnel is chosen."""
+        with self.client() as client:
+            client.call("settings.reset", None, schema.Settings)
 
     def stop(self) -> int:
         """SIGTERM; its exit code."""

@@ -1,9 +1,9 @@
 """What is sent without a pause while something happens to the device: every kind of packet, round after round.
 
 A process of its own, in the namespace of whoever sends: `python -m engine.leaklab.flood TOKEN RATE KIND...`, RATE in
-rounds a second (0: as fast as it can), ended by SIGTERM. A kind is LETTER=WHAT|TARGET[|OPTION...]; the payload is the
-token and the letter, so that a frame tells which kind it is. On SIGHUP it prints how many of each were tried since the
-last time, and opens the old connections anew.
+rounds a second; from SIGUSR1 to SIGUSR2 it sends as fast as it can. A kind is LETTER=WHAT|TARGET[|OPTION...]; the
+payload is the token and the letter, so that a frame tells which kind it is. On SIGHUP it prints how many of each were
+tried since the last time, and opens the old connections anew. It ends by SIGTERM.
 
     what     udp, tcp, dns, icmp, raw, big (a datagram in fragments), old (a TCP connection that was open before)
     options  PORT, dev=NAME, from=ADDRESS, mark (as the engine's own), user (an ordinary one)
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import signal
 import socket
@@ -147,7 +148,7 @@ def main(token: str, rate: float, specs: Sequence[str]) -> None:
     """Send until SIGTERM; see above."""
     kinds = dict(spec.split("=", 1) for spec in specs)
     senders = {letter: _prepare(spec, (token + letter).encode()) for letter, spec in kinds.items()}
-    ending = renewing = False
+    ending = renewing = full = False
 
     def end(number: int, frame: FrameType | None) -> None:
         nonlocal ending
@@ -157,6 +158,14 @@ def main(token: str, rate: float, specs: Sequence[str]) -> None:
         nonlocal renewing
         renewing = True
 
+    def set_rate(number: int, frame: FrameType | None) -> None:
+        nonlocal full
+        full = number == signal.SIGUSR1
+        with suppress(OSError):  # the product has to be heard, too
+            os.setpriority(os.PRIO_PROCESS, 0, 19 if full else 0)
+
+    signal.signal(signal.SIGUSR1, set_rate)
+    signal.signal(signal.SIGUSR2, set_rate)
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGHUP, renew)
     print("{}", flush=True)
@@ -177,12 +186,11 @@ def main(token: str, rate: float, specs: Sequence[str]) -> None:
                 sender.tried += 1
                 with suppress(OSError):  # refused, unreachable, no room for what could not go out: fine
                     sender.send()
-        if rate:
-            early = begin + (number + 1) / rate - time.monotonic()
-            if early > 0:
-                time.sleep(early)
-            else:
-                begin -= early  # what was missed is not made up for
+        early = begin + (number + 1) / rate - time.monotonic()
+        if early > 0 and not full:
+            time.sleep(early)
+        else:
+            begin -= early  # the next round is due in its time, whatever was missed or went too fast
 
 
 class Flood:
@@ -209,6 +217,11 @@ class Flood:
         if failed := self.failures():
             raise RuntimeError(f"a sender has ended: {failed}")
         return sum(sum(json.loads(process.output().splitlines()[-1]).values()) for process in self._processes)
+
+    def full_rate(self, full: bool) -> None:
+        """Send as fast as it goes, or at the rate again."""
+        for process in self._processes:
+            process.popen.send_signal(signal.SIGUSR1 if full else signal.SIGUSR2)
 
     def _all_told(self) -> bool:
         told = zip(self._processes, self._told, strict=True)

@@ -296,7 +296,7 @@ class Matrix:
         """All probes under this condition, which must have been reached; and whatever else was seen."""
         cells = self._round(condition)
         tokens = [token for attempt in self._attempts for token in attempt.tokens]
-        strays = [s for s in self.arena.out_of_place() if not any(s.frame.carries(token) for token in tokens)]
+        strays = [s for s in self.arena.judge()[0] if not any(s.frame.carries(token) for token in tokens)]
         rest = Cell(
             GROUP, "anything else", condition.name, out=len(strays), evidence=tuple(s.line() for s in strays[:5])
         )

@@ -20,6 +20,7 @@ class Verdict(StrEnum):
     KNOWN = "known"
     FAILED = "failed"
     VOID = "void"
+    SKIPPED = "not run"
     CONTROL = "control"
 
 
@@ -35,6 +36,7 @@ class Cell:
     sent: int = 0
     known: str = ""
     void: str = ""
+    skipped: str = ""  # why this machine or this driver cannot
     control: bool = False  # nothing is enforced here: seen is what it has to be
     evidence: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -44,6 +46,8 @@ class Cell:
         """What it says."""
         if self.void:
             return Verdict.VOID
+        if self.skipped:
+            return Verdict.SKIPPED
         if self.control:
             return Verdict.CONTROL
         if not self.out and not self.lost:
@@ -56,6 +60,8 @@ class Cell:
         match self.verdict:
             case Verdict.VOID:
                 return "void"
+            case Verdict.SKIPPED:
+                return "-"
             case Verdict.CONTROL:
                 return "seen"
         words = [str(self.out), *([f"lost {self.lost}"] if self.lost else [])]
@@ -77,7 +83,7 @@ class Table:
     @property
     def good(self) -> bool:
         """Every cell zero or explained, and at least one judged."""
-        judged = [cell for cell in self.cells if cell.verdict is not Verdict.CONTROL]
+        judged = [cell for cell in self.cells if cell.verdict not in (Verdict.CONTROL, Verdict.SKIPPED)]
         return bool(judged) and not any(cell.verdict in (Verdict.FAILED, Verdict.VOID) for cell in judged)
 
     @property
@@ -98,13 +104,14 @@ class Table:
 
     def summary(self) -> str:
         """One sentence."""
-        judged = len(self.cells) - self.count(Verdict.CONTROL)
+        judged = len(self.cells) - self.count(Verdict.CONTROL, Verdict.SKIPPED)
         sent = sum(cell.sent for cell in self.cells)
         words = [
             f"{judged} cells, {sent:,} packets tried: {self.count(Verdict.ZERO)} zero",
             f"{self.count(Verdict.KNOWN)} explained",
             f"{self.count(Verdict.FAILED)} failed",
             f"{self.count(Verdict.VOID)} void",
+            f"{self.count(Verdict.SKIPPED)} not run",
         ]
         return ", ".join(words) + f"; {self.seconds:.0f} s"
 
@@ -130,7 +137,7 @@ def as_data(table: Table) -> dict[str, Any]:
             {
                 "group": cell.group, "test": cell.test, "state": cell.state, "verdict": cell.verdict.value,
                 "out": cell.out, "lost": cell.lost, "sent": cell.sent, "known": cell.known, "void": cell.void,
-                "evidence": list(cell.evidence), "seconds": round(cell.seconds, 2),
+                "skipped": cell.skipped, "evidence": list(cell.evidence), "seconds": round(cell.seconds, 2),
             }
             for cell in table.cells
         ],

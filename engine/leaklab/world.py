@@ -79,6 +79,7 @@ def world() -> Lab:
 
 
 # What the leak lab adds: a hostile neighbour, a second relay, a second wire, and a guest behind the device.
+LAN_RESOLVER4 = LAN4 + "21"
 ROGUE4, ROGUE6 = LAN4 + "66", "fd77::66"
 RELAY2_4 = "198.51.100.140"
 TUNNEL2_4, TUNNEL2_6 = "10.65.0.2", "fc00:65::2"
@@ -118,6 +119,7 @@ def extend(lab: Lab) -> None:
     rogue.ip(f"route add default via {ISP4}")
     rogue.ip(f"-6 route add default via {ISP6}")
     lab["relay"].ip(f"route add unreachable {ROGUE4}")
+    lab["lan"].ip(f"addr add {LAN_RESOLVER4}/24 dev eth0")
     lab.wire("relay2", "eth0", "internet", "rel1")
     internet.ip("addr add 198.51.100.129/25 dev rel1")
     internet.ip(f"route add 10.65.0.0/24 via {RELAY2_4} mtu 1280")
