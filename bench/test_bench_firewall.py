@@ -19,7 +19,7 @@ from tests.netns.lab import Lab
 from tests.unit.firewall.golden import POLICIES, for_platform
 
 BLOCKING = [name for name, policy in POLICIES.items() if policy.blocks]
-REASON = why_not()
+REASON = why_not("wg")
 
 
 @pytest.fixture(scope="module")

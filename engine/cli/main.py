@@ -49,6 +49,7 @@ _SECTIONS = {
         "audit": "engine.cli.audit:command",
         "policy": "engine.cli.policy:command",
         "profile": "engine.cli.profile:command",
+        "leaklab": "engine.cli.leaklab:command",
     },
     "Other": {
         "run": "engine.cli.run:command",

@@ -291,7 +291,7 @@ def _deanonymise(arena: Arena, condition: Condition, findings: Findings) -> None
     """MUL-02-002: a user's process sends to the relay's endpoint, by every way there is, what only the engine may."""
     device = arena.lab["device"]
     token = new_token()
-    tried = 0
+    tried, begin = 0, time.monotonic()
     ways: list[tuple[int, How]] = [
         (socket.SOCK_DGRAM, How(user=True)),
         (socket.SOCK_DGRAM, How(user=True, device="eth0")),
@@ -319,8 +319,7 @@ def _deanonymise(arena: Arena, condition: Condition, findings: Findings) -> None
         if not clear:
             raise Void("a user's packets to the relay are not seen even where nothing is enforced")
         return
-    since = arena.windows[-1].since
-    clear = [frame for frame in clear if frame.at >= since]
+    clear = [frame for frame in clear if frame.at >= begin]
     findings.leaked(len(clear), f"to the relay in clear: {clear[0].line if clear else ''}")
 
 

@@ -35,7 +35,7 @@ from engine.leaklab.probes import (
 from engine.leaklab.result import Cell
 from engine.leaklab.servers import Heard
 
-GROUP = "probes"
+GROUP, NAME = "probes", "every kind of probe"
 _IP_NODEFRAG = 22
 _ETH0 = How(device="eth0")
 _MARKED = How(mark=world.MARK)

@@ -10,7 +10,6 @@ from pathlib import Path
 from engine.leaklab.result import Cell, Table, Verdict, as_data, known_ids
 
 _WIDEST_TEST = 58
-_ABBREVIATED = {"connecting": "conn-ing", "connected": "connected", "disconnected": "control"}
 
 
 def text(table: Table) -> str:
@@ -35,13 +34,13 @@ def text(table: Table) -> str:
 
 def _how(table: Table) -> str:
     return (
-        f"Packets out of place, by molehill {table.version} ({table.driver}, mode {table.mode}) on Linux {table.kernel}. "
+        f"Packets out of place: molehill {table.version} ({table.driver}, mode {table.mode}), Linux {table.kernel}. "
         "0 is the goal; `lost n`: permitted, and did not work."
     )
 
 
 def _part(group: str, tests: list[str], states: list[str], cells: dict[tuple[str, str], Cell]) -> list[str]:
-    heads = [_ABBREVIATED.get(state, state) for state in states]
+    heads = ["control" if state == "disconnected" else state for state in states]
     texts = {key: cell.text for key, cell in cells.items()}
     widths = [
         max(len(head), *(len(texts.get((test, state), "")) for test in tests)) + 2
@@ -80,11 +79,9 @@ def write_html(table: Table, path: Path) -> None:
 def _page(table: Table) -> str:
     good = '<p class="good">All zero or explained.</p>' if table.good else '<p class="bad">Not all zero.</p>'
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(table.began))
-    parts = [
-        "<!doctype html>", '<html lang="en"><meta charset="utf-8"><title>molehill leak lab</title>',
-        f"<style>{_STYLE}</style>", "<h1>Leak lab</h1>", f"<p>{_text(_how(table))}<br>{began}. {_text(table.summary())}.</p>",
-        good,
-    ]  # fmt: skip
+    parts = ["<!doctype html>", '<html lang="en"><meta charset="utf-8"><title>molehill leak lab</title>']
+    parts += [f"<style>{_STYLE}</style>", "<h1>Leak lab</h1>"]
+    parts += [f"<p>{_text(_how(table))}<br>{began}. {_text(table.summary())}.</p>", good]
     for group in table.groups:
         tests, states, cells = table.part(group)
         head = "".join(f"<th>{_text(state)}</th>" for state in states)

@@ -18,9 +18,12 @@ _PREPARE = "mount -t tmpfs tmpfs /run"
 _TRY = f"{_PREPARE} && ip netns add try && ip tuntap add dev try0 mode tun"
 
 
-def why_not() -> str:
-    """Why namespaces and TUN devices cannot be made here, in one sentence; empty: they can (perhaps re-executed)."""
-    for tool in ("ip", "wg", "unshare"):
+def why_not(*tools: str) -> str:
+    """Why namespaces and TUN devices cannot be made here, in one sentence; empty: they can (perhaps re-executed).
+
+    `tools`: commands that are needed besides.
+    """
+    for tool in ("ip", "unshare", *tools):
         if shutil.which(tool) is None:
             return f"the command `{tool}` is missing"
     if not os.path.exists("/dev/net/tun"):
@@ -35,7 +38,7 @@ def why_not() -> str:
 
 def need_namespaces(command: Sequence[str] | None = None) -> None:
     """Return as (namespace) root, or run `command` (default: this very command) in a user namespace and exit."""
-    reason = why_not()
+    reason = why_not("wg")
     if reason:
         raise SystemExit(f"namespaces are needed, and {reason}: use sudo")
     if os.geteuid() == 0:

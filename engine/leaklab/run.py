@@ -63,22 +63,27 @@ _SHORT_TRANSITIONS = 100
 
 @dataclass(frozen=True)
 class Options:
-    """What to run. `only`: patterns of test or group names; empty: all."""
+    """What to run. `only`: patterns of test or group names; empty: all. `count`: of transitions."""
 
     driver: str = "daemon"
     firewall: bool = True
     only: tuple[str, ...] = ()
     short: bool = False
-    transitions: int = transitions.COUNT
+    count: int = transitions.COUNT
     seed: int = transitions.SEED
 
 
 def names() -> list[tuple[str, str, str]]:
     """Every test: its group, its name, its states."""
-    listed = [(matrix.GROUP, "every kind of probe", ", ".join(condition.name for condition in CONDITIONS))]
+    listed = [(matrix.GROUP, matrix.NAME, ", ".join(condition.name for condition in CONDITIONS))]
     listed += [(test.group, test.name, ", ".join(condition.name for condition in test.states)) for test in TESTS]
     listed += [(transitions.GROUP, name, "at random") for name, _ in transitions.WALKS]
     return listed
+
+
+def chosen(options: Options) -> list[str]:
+    """The names of the tests that these options choose."""
+    return [name for group, name, _ in names() if _chosen(options, group, name)]
 
 
 def run(options: Options, version: str, tell: Callable[[str], None]) -> Table:
@@ -99,7 +104,7 @@ def run(options: Options, version: str, tell: Callable[[str], None]) -> Table:
 
 
 def _cells(arena: Arena, options: Options) -> Iterator[Cell]:
-    if _chosen(options, matrix.GROUP, ""):
+    if _chosen(options, matrix.GROUP, matrix.NAME):
         yield from _matrix(arena, _SHORT_CONDITIONS if options.short else CONDITIONS)
     for test in TESTS:
         if not _chosen(options, test.group, test.name):
@@ -110,7 +115,7 @@ def _cells(arena: Arena, options: Options) -> Iterator[Cell]:
                 yield cells.run(arena, test, condition)
     for name, everything in transitions.WALKS:
         if _chosen(options, transitions.GROUP, name):
-            count = _SHORT_TRANSITIONS if options.short else options.transitions
+            count = _SHORT_TRANSITIONS if options.short else options.count
             yield transitions.walk(arena, name, count // len(transitions.WALKS), options.seed, everything)
 
 
@@ -121,7 +126,7 @@ def _matrix(arena: Arena, conditions: Sequence[Condition]) -> Iterator[Cell]:
     for condition in conditions:
         if not arena.driver.can_reach(condition.state, api=condition.api):
             continue
-        arena.progress(f"every kind of probe, {condition.name}")
+        arena.progress(f"{matrix.NAME}, {condition.name}")
         arena.begin()
         arena.reach(condition)
         yield from rounds.round(condition)
@@ -134,4 +139,4 @@ def _matrix(arena: Arena, conditions: Sequence[Condition]) -> Iterator[Cell]:
 def _chosen(options: Options, group: str, name: str) -> bool:
     if not options.only:
         return True
-    return any(fnmatch.fnmatch(word, pattern) for pattern in options.only for word in (group, name) if word)
+    return any(fnmatch.fnmatch(word, pattern) for pattern in options.only for word in (group, name))
