@@ -50,7 +50,7 @@ _SHORT_CONDITIONS = (
     Condition("lockdown"),
     Condition("connected", lan=True),
 )
-_SHORT = {
+SHORT = {
     "rogue DHCP routes (TunnelVision)": ("disconnected", "connected"),
     "forged packets to the tunnel's address (CVE-2019-14899)": ("disconnected", "connected +LAN"),
     "flows of before the connect": ("connected",),
@@ -109,7 +109,7 @@ def _cells(arena: Arena, options: Options) -> Iterator[Cell]:
     for test in TESTS:
         if not _chosen(options, test.group, test.name):
             continue
-        wanted = _SHORT.get(test.name, ()) if options.short and not options.only else None
+        wanted = SHORT.get(test.name, ()) if options.short and not options.only else None
         for condition in test.states:
             if wanted is None or condition.name in wanted:
                 yield cells.run(arena, test, condition)

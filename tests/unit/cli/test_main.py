@@ -206,3 +206,13 @@ def test_unblock_refuses_what_is_no_interface_name() -> None:
     result = run("unblock", "--interface", "../x")
     assert result.exit_code == BAD_INPUT
     assert result.output == "molehill: '../x' is no interface name\n"
+
+
+def test_the_leak_lab_lists_its_tests_and_knows_what_it_does_not_have() -> None:
+    listed = run("leaklab", "--list")
+    assert listed.exit_code == OK
+    assert "rogue DHCP routes (TunnelVision)" in listed.output
+    if os.geteuid() == 0:
+        refused = run("leaklab", "--only", "no such test")
+        assert refused.exit_code in (BAD_INPUT, MISSING)
+        assert "molehill:" in refused.output

@@ -1,0 +1,1 @@
+"""The leak lab as tests: its short form, and that it is not blind."""
