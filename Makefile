@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # Debian packages by purpose. A Debian Python needs its headers and venv; another one brings its own.
 DEB_BUILD := gcc libc6-dev libssl-dev $(if $(filter /usr/bin/%,$(PYTHON)),python3.11-dev python3.11-venv)
-DEB_LAB   := dbus-daemon iproute2 iputils-ping procps nftables wireguard-tools wireguard-go iperf3 ethtool tcpdump strace shadowsocks-libev
+DEB_LAB   := dbus-daemon faketime iproute2 iputils-ping procps nftables wireguard-tools wireguard-go iperf3 ethtool tcpdump strace shadowsocks-libev
 DEB_SAN   := clang libclang-rt-14-dev
 # The package is for Debian's own Python, whichever one is used here.
 DEB_DEB   := gcc libc6-dev libssl-dev python3-dev python3-venv
@@ -31,7 +31,7 @@ if [ -n "$$missing" ]; then \
   else echo "Debian packages are missing, run: sudo apt-get install --no-install-recommends" $$missing; exit 1; fi; fi
 endef
 
-.PHONY: help demo test test-slow test-boot deb proofs check bench bench-compare fuzz asan tsan coverage ci clean setup setup-build setup-lab setup-san
+.PHONY: help demo leaklab test test-slow test-boot deb proofs check bench bench-compare fuzz asan tsan coverage ci clean setup setup-build setup-lab setup-san
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -70,6 +70,10 @@ test: setup setup-lab ## the test suite, JOBS files at a time (sudo for the part
 
 test-slow: setup setup-lab ## the long tests: rekey in real time, 1 GiB transfers, big random samples
 	@$(BIN)/python -m pytest -q -m slow --timeout=1200 --ignore=tests/boot $(TESTS)
+
+leaklab: setup setup-lab ## try to make it leak: attacks, faults, 10,000 transitions (sudo, 15 minutes; LEAKLAB="--short")
+	@mkdir -p build
+	@$(BIN)/molehill leaklab --html build/leaklab.html --json build/leaklab.json $(LEAKLAB)
 
 deb: ## the Debian package, dist/molehill_VERSION_ARCH.deb
 	$(call need,$(DEB_DEB))

@@ -62,7 +62,11 @@ def _word(claim: str) -> str:
 
 # Tests that stand for a claim without naming it: file and function.
 _ALSO = {
-    "KS-1": ("tests/netns/test_leaks.py::test_no_state_and_no_change_of_state_lets_anything_out",),
+    "KS-1": (
+        "tests/netns/leaklab/test_short.py::test_the_daemon_leaks_nothing",
+        "tests/netns/test_leaks.py::test_no_state_and_no_change_of_state_lets_anything_out",
+    ),
+    "ATOM-1": ("tests/netns/leaklab/test_short.py::test_ten_thousand_transitions_leak_nothing_and_lose_nothing",),
     "ERR-2": (
         "tests/unit/state/test_machine.py::test_an_error_keeps_its_cause_in_the_status_until_connected",
         "tests/unit/state/test_machine.py::test_an_error_is_left_by_disconnecting_at_once_for_no_tunnel_runs",

@@ -21,7 +21,7 @@ from engine.leaklab.capture import Capture, Frame
 from engine.leaklab.drivers import Daemon, Driver, Home, Run, configurations
 from engine.leaklab.flood import TOKEN, Flood
 from engine.leaklab.frames import DNS_PORT, parse
-from engine.leaklab.namespaces import Lab, wait_until
+from engine.leaklab.namespaces import Lab, Process, wait_until
 from engine.leaklab.probes import Attempt, Probe, run_all
 from engine.leaklab.relay import Keys, Relay
 from engine.leaklab.servers import Heard, Servers
@@ -31,6 +31,7 @@ GRACE = 0.02  # seconds after an answer in which a frame that was under way alre
 API = (world.WEB4, 8443)
 DRIVERS: dict[str, type[Driver]] = {"daemon": Daemon, "run": Run}
 _RELAYS = [(world.RELAY4, world.RELAY_PORT), (world.RELAY2_4, world.RELAY_PORT)]
+_BRIDGE = ("tcp", world.BRIDGE4, 443)
 _ALWAYS = {"arp", "ndp", "dhcp"}
 _KERNELS_OWN = {"nd", "mld"}  # what a TUN does not see (LNX-3)
 _TRACES = ("rule", "-6 rule", "route show table all", "-6 route show table all", "-brief link")
@@ -42,18 +43,21 @@ WIRES = ("the device's wire", "its second wire")
 
 @dataclass(frozen=True)
 class Condition:
-    """A state and the settings that decide what it permits. `dns`: "" (the relay's), "public" or "private"."""
+    """A state and the settings that decide what it permits. `dns`: "" (the relay's), "public" or "private"; `bridge`:
+    the first hop is a bridge, by UDP over TCP.
+    """
 
     state: str  # disconnected, connecting, connected, error, lockdown, boot, killed
     lan: bool = False
     dns: str = ""
     api: bool = False
+    bridge: bool = False
 
     @property
     def name(self) -> str:
         """For a table's head."""
         words = [self.state, *(["+LAN"] if self.lan else []), *([f"+{self.dns} DNS"] if self.dns else [])]
-        return " ".join([*words, *(["+API"] if self.api else [])])
+        return " ".join([*words, *(["+API"] if self.api else []), *(["+bridge"] if self.bridge else [])])
 
     @property
     def first_hop(self) -> bool:
@@ -107,6 +111,7 @@ class Arena:
         self.captures: dict[str, Capture] = {}
         self.windows: list[Window] = []
         self._flood: Flood | None = None
+        self._bridge: Process | None = None
         try:
             world.extend(self.lab)
             client, first, second = Keys.new(), Keys.new(), Keys.new()
@@ -133,7 +138,7 @@ class Arena:
                 ("the LAN host", "lan", "eth0"),
                 ("the rogue neighbour", "rogue", "eth0"),
             ):
-                self.captures[place] = Capture(self.lab[role], interface, _RELAYS, ignore=_RELAYS)
+                self.captures[place] = Capture(self.lab[role], interface, _RELAYS, _BRIDGE, ignore=_RELAYS)
             with self.lab["device"].entered():
                 self.macs = {_mac("eth0"), _mac("eth1")}
             self.baseline = self.traces()
@@ -173,6 +178,10 @@ class Arena:
             changes["api"] = f"{self.api[0]}:{self.api[1]}/tcp"
         if changes:
             driver.settings(**changes)
+        if condition.bridge:
+            assert isinstance(driver, Daemon)
+            self._start_bridge()
+            driver.set_bridge(f"{_BRIDGE[1]}:{_BRIDGE[2]}")
         match condition.state:
             case "disconnected":
                 pass
@@ -205,6 +214,14 @@ class Arena:
                 self.watch(condition)
             case other:
                 raise ValueError(f"there is no way to {other!r}")
+
+    def _start_bridge(self) -> None:
+        """The far end of the bridge, on the internet; it stays."""
+        if self._bridge is None:
+            internet, (_, address, port) = self.lab["internet"], _BRIDGE
+            words = ["--listen", f"{address}:{port}", "--to", f"{world.RELAY4}:{world.RELAY_PORT}"]
+            self._bridge = self.lab.start(internet, "molehill", "bridge-relay", "udp-over-tcp", *words)
+            wait_until(lambda: address in internet.sh("ss", "-ltn", f"sport = :{port}"), 15, "the bridge")
 
     def _connect(self, condition: Condition) -> None:
         self.driver.connect()
@@ -346,8 +363,8 @@ class Arena:
         if kind in _KERNELS_OWN:
             packet = parse(frame.data)
             return not self.firewall or (condition.lan and packet is not None and packet.to_lan)
-        if kind == "wireguard":
-            return condition.first_hop
+        if kind in ("wireguard", "bridge"):
+            return condition.first_hop and condition.bridge is (kind == "bridge")
         if kind == "lan":
             return condition.lan
         packet = parse(frame.data) if kind == "clear" and len(frame.data) > 34 else None

@@ -118,9 +118,9 @@ class Driver(ABC):
             said = self.process.output()[-2000:] if self.process else ""
             raise TimeoutError(f"{error}; it says {self.status().state or 'nothing'}; its log ends: {said}") from None
 
-    def can_reach(self, state: str, *, api: bool) -> bool:
-        """Whether it can be brought to this state, with an API's endpoint in its settings."""
-        return self.live or not (api or state == "boot")
+    def can_reach(self, state: str, *, api: bool = False, bridge: bool = False) -> bool:
+        """Whether it can be brought to this state, with an API's endpoint or a bridge in its settings."""
+        return self.live or not (api or bridge or state == "boot")
 
     @property
     def running(self) -> bool:
@@ -202,6 +202,12 @@ class Daemon(Driver):
         self.reset_settings()
         self.settings(choice=schema.TunnelChoice(next(iter(self.confs))))
         self.wait_for("disconnected")
+
+    def set_bridge(self, endpoint: str) -> None:
+        """From now on the first hop is a bridge there, by UDP over TCP."""
+        bridge = schema.Bridge(schema.BridgeKind.UDP_OVER_TCP, endpoint)
+        with self.client() as client:
+            client.call("bridge.set", schema.SetBridge(bridge), schema.Settings)
 
     def reset_settings(self) -> None:
         """The default settings: no tunnel is chosen."""

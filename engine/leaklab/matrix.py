@@ -55,12 +55,14 @@ class Expect(StrEnum):
 @dataclass(frozen=True)
 class Row:
     """A probe as a row. `gap`: the known issue that explains it in the VPN-service mode; `known`: in every mode;
-    `lost`: what explains that it does not arrive."""
+    `lost`: what explains that it does not arrive. `first_hop`: it is explained where the relay is the first hop only.
+    """
 
     probe: Probe
     gap: str = ""
     known: str = ""
     lost: str = ""
+    first_hop: bool = False
 
 
 def rows(arena: Arena) -> list[Row]:
@@ -241,7 +243,7 @@ def _forwarded() -> Iterator[Row]:
 def _root() -> Iterator[Row]:
     own = cast(world.RELAY4, world.RELAY_PORT, _MARKED)
     yield Row(Probe("root's UDP to the relay's endpoint, marked as the engine's own", "as the engine", own,
-                    one_way=True), known="LNX-2")  # fmt: skip
+                    one_way=True), known="LNX-2", first_hop=True)  # fmt: skip
     yield Row(Probe("a frame by a packet socket (root)", "bypass", frame(world.WEB4), one_way=True), known="NFT-1")
 
 
@@ -328,7 +330,11 @@ class Matrix:
         if lost:
             evidence.append(f"{want} it should be; answered: {attempt.source!r}; {attempt.error or 'no error'}")
         void = "not seen where nothing is enforced" if probe.name in self._unseen else ""
-        known = row.known or ("" if self.arena.firewall else row.gap)
+        known = ("" if condition.bridge and row.known == "LNX-2" else row.known) or (
+            "" if self.arena.firewall else row.gap
+        )
+        if row.first_hop and self.arena.firewall and condition.bridge:
+            known = ""
         if lost and not out:
             known = row.lost
         return Cell(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import json
+import textwrap
 import time
 from pathlib import Path
 
 from engine.leaklab.result import Cell, Table, Verdict, as_data, known_ids
 
-_WIDEST_TEST = 58
+_PAGE = 118  # characters
+_MANY = 40  # tests of a part
 
 
 def text(table: Table) -> str:
@@ -17,7 +19,7 @@ def text(table: Table) -> str:
     lines = [_how(table), ""]
     for group in table.groups:
         tests, states, cells = table.part(group)
-        lines += [*_part(group, tests, states, cells), ""]
+        lines += [*_part(group, tests, states, cells), *([""] if len(tests) > _MANY else [])]
     if failed := [cell for cell in table.cells if cell.verdict in (Verdict.FAILED, Verdict.VOID)]:
         lines.append("NOT as it has to be:")
         for cell in failed:
@@ -40,18 +42,40 @@ def _how(table: Table) -> str:
 
 
 def _part(group: str, tests: list[str], states: list[str], cells: dict[tuple[str, str], Cell]) -> list[str]:
-    heads = ["control" if state == "disconnected" else state for state in states]
-    texts = {key: cell.text for key, cell in cells.items()}
-    widths = [
-        max(len(head), *(len(texts.get((test, state), "")) for test in tests)) + 2
-        for head, state in zip(heads, states, strict=True)
-    ]
-    first = min(_WIDEST_TEST, max(map(len, (group, *tests)))) + 2
-    lines = [f"{group:{first}}" + "".join(f"{head:{width}}" for head, width in zip(heads, widths, strict=True))]
-    for test in tests:
-        row = [f"{texts.get((test, state), ''):{width}}" for state, width in zip(states, widths, strict=True)]
-        lines.append(f"{test:{first}}" + "".join(row))
+    """One part, in blocks of states that fit a page; of many tests only those that are not zero everywhere."""
+    dull = [test for test in tests if len(tests) > _MANY and _is_zero(test, states, cells)]
+    shown = [test for test in tests if test not in dull]
+    first = max(map(len, (group, *shown))) + 2
+    lines: list[str] = []
+    left = list(states)
+    while left:
+        block: list[tuple[str, int]] = []
+        while left and first + sum(width for _, width in block) + (width := _width(left[0], shown, cells)) <= _PAGE:
+            block.append((left.pop(0), width))
+        if not block:
+            block.append((left.pop(0), _PAGE - first))
+        lines.append(f"{group:{first}}" + "".join(f"{_head(state):{width}}" for state, width in block))
+        for test in shown:
+            row = ((cells.get((test, state)), width) for state, width in block)
+            lines.append(f"{test:{first}}" + "".join(f"{cell.text if cell else '':{width}}" for cell, width in row))
+        lines.append("")
+    if dull:
+        lines += textwrap.wrap(f"{len(dull)} more tests, 0 in every state: {'; '.join(dull)}.", _PAGE)
     return [line.rstrip() for line in lines]
+
+
+def _head(state: str) -> str:
+    return "control" if state == "disconnected" else state
+
+
+def _width(state: str, tests: list[str], cells: dict[tuple[str, str], Cell]) -> int:
+    texts = [cells[test, state].text for test in tests if (test, state) in cells]
+    return max(map(len, (_head(state), *texts))) + 2
+
+
+def _is_zero(test: str, states: list[str], cells: dict[tuple[str, str], Cell]) -> bool:
+    found = [cells[test, state].verdict for state in states if (test, state) in cells]
+    return all(verdict in (Verdict.ZERO, Verdict.CONTROL) for verdict in found)
 
 
 def write_json(table: Table, path: Path) -> None:

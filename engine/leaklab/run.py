@@ -38,6 +38,8 @@ CONDITIONS = (
     Condition("connected", api=True),
     Condition("error", api=True),
     Condition("lockdown", api=True),
+    Condition("connecting", bridge=True),
+    Condition("connected", bridge=True),
     Condition("boot"),
     Condition("killed"),
 )
@@ -124,7 +126,7 @@ def _matrix(arena: Arena, conditions: Sequence[Condition]) -> Iterator[Cell]:
     arena.begin()
     yield from rounds.control()
     for condition in conditions:
-        if not arena.driver.can_reach(condition.state, api=condition.api):
+        if not arena.driver.can_reach(condition.state, api=condition.api, bridge=condition.bridge):
             continue
         arena.progress(f"{matrix.NAME}, {condition.name}")
         arena.begin()
