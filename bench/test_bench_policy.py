@@ -18,8 +18,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.connected import CONNECTED
 from bench.test_bench_verdict import FLOWS, flows
 from engine.explain.capture import audit
-from engine.filter import compile_policy
-from engine.policy import Policy, State
+from engine.filter import compile_policy, compile_rules
+from engine.policy import Policy, State, rules_for
 from tests.unit.native.pair import Side, connected
 
 STATES: dict[str, Policy] = {
@@ -43,7 +43,7 @@ def side() -> Iterator[Side]:
 
 @pytest.mark.parametrize("name", STATES)
 def test_bench_compile(benchmark: BenchmarkFixture, name: str) -> None:
-    assert benchmark(compile_policy, STATES[name]).code
+    assert benchmark(lambda: compile_rules(rules_for(STATES[name])))
 
 
 @pytest.mark.parametrize("name", STATES)
@@ -54,7 +54,7 @@ def test_bench_publish(benchmark: BenchmarkFixture, side: Side, name: str) -> No
 
 @pytest.mark.parametrize("name", STATES)
 def test_bench_compile_and_publish(benchmark: BenchmarkFixture, side: Side, name: str) -> None:
-    benchmark(lambda: side.publish(compile_policy(STATES[name]).code))
+    benchmark(lambda: side.publish(compile_rules(rules_for(STATES[name]))))
 
 
 def test_bench_audit(benchmark: BenchmarkFixture) -> None:

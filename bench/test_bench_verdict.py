@@ -18,7 +18,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.connected import CONNECTED
-from engine.filter import PASS_ALL, compile_policy
+from engine.filter import PASS_ALL, compile_policy, compile_rules
+from engine.policy import rules_for
 from native._build_native import CFLAGS
 from native.verdict import Program
 
@@ -90,6 +91,8 @@ def test_verdicts(benchmark: BenchmarkFixture, library: ctypes.CDLL, ip: str, wh
         benchmark.extra_info["ns per packet, median"] = round(benchmark.stats.stats.median / FLOWS / ROUNDS * 1e9, 1)
 
 
-@pytest.mark.parametrize("make", [lambda: compile_policy(CONNECTED).code, lambda: PASS_ALL], ids=["compile", "cached"])
+@pytest.mark.parametrize(
+    "make", [lambda: compile_rules(rules_for(CONNECTED)), lambda: PASS_ALL], ids=["compile", "cached"]
+)
 def test_from_policy_to_loaded_program(benchmark: BenchmarkFixture, make: Callable[[], bytes]) -> None:
     assert benchmark(lambda: Program(make())).rules > 0

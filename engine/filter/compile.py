@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 from engine.policy import App, Direction, Interface, IPNetwork, Policy, Rule, rules_for
@@ -39,8 +40,13 @@ class Compiled:
 
 
 def compile_policy(policy: Policy) -> Compiled:
-    """Compile what `rules_for(policy)` says."""
-    rules = rules_for(policy)
+    """Compile what `rules_for(policy)` says; the program of rules that were asked for lately is remembered."""
+    return compiled(rules_for(policy))
+
+
+@lru_cache(maxsize=32)
+def compiled(rules: tuple[Rule, ...]) -> Compiled:
+    """The program with its rules, kept: a machine goes to and fro between few policies, and waits for each."""
     return Compiled(compile_rules(rules), rules)
 
 

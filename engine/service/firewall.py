@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from engine.firewall import FirewallError
 from engine.firewall.nftables import apply, kernel, libnftables
-from engine.firewall.nftables.kernel import Table
+from engine.firewall.nftables.apply import Loaded
 from engine.policy import Policy, State
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Nftables:
         self._context, self._reader = libnftables.Context(), kernel.Reader()
         self._access = apply.Access(self._context.run, self._reader.read)
         self._clean = False  # whether we know that there is no table: a killed run may have left one
-        self._loaded: Table | None = None  # our table as it was after the last load
+        self._loaded: Loaded | None = None  # the last load, and our table right after it
 
     async def missing(self) -> list[str]:
         """What the machine lacks for it, one sentence each."""
@@ -65,9 +65,9 @@ class Nftables:
         """Put a policy that blocks in force. FirewallError; its `enforced` says whether the former rules remain."""
 
         def work() -> None:
-            self._loaded = None
+            former, self._loaded = self._loaded, None
             # The sysctls are engine.host's, which restores them.
-            self._loaded = apply.load(policy, access=self._access)
+            self._loaded = apply.load(policy, access=self._access, former=former)
 
         self._clean = False
         await self._run(work)
@@ -95,7 +95,7 @@ class Nftables:
                 raise FirewallError(f"nftables cannot be read: {error}", enforced=False) from error
             if found is None:
                 return "the firewall's table has been removed"
-            return "" if found == self._loaded else "the firewall's table has been changed"
+            return "" if found == self._loaded.table else "the firewall's table has been changed"
 
         return await self._run(work)
 

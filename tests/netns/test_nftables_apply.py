@@ -174,6 +174,28 @@ def test_a_kept_context_loads_like_a_new_one_and_sees_what_others_changed_meanwh
     reader.close()
 
 
+def test_a_policy_that_says_the_same_leaves_the_table_unless_somebody_has_changed_it(ns: Namespace) -> None:
+    """Disconnecting keeps the rules of the state it came from (DSC-1)."""
+    documents = []
+
+    def run(document: str) -> str:
+        documents.append(document)
+        return libnftables.run(document)
+
+    access = Access(run, kernel.read)
+    loaded = apply.load(POLICIES["connected"], access=access)
+    kept = replace(POLICIES["connected"], state=State.DISCONNECTING, kept=State.CONNECTED)
+    assert apply.load(kept, access=access, former=loaded) is loaded
+    assert len(documents) == 1
+    ns.sh("nft", "insert", "rule", "inet", "molehill", "output", "accept")
+    again = apply.load(kept, access=access, former=loaded)
+    assert len(documents) == 2
+    assert "P-0" in ours(ns)
+    assert kernel.read() == again.table
+    assert apply.load(POLICIES["error"], access=access, former=again) is not again
+    assert len(documents) == 3
+
+
 def test_counters_count(ns: Namespace) -> None:
     apply.apply(POLICIES["error"], counters=True)
     ns.sh("ping", "-c", "1", "127.0.0.1")

@@ -34,6 +34,14 @@ class Access:
     read: Callable[[], Table | None]
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A document that was loaded, and our table as the kernel had it right afterwards."""
+
+    document: str
+    table: Table | None
+
+
 def _once() -> Access:
     return Access(libnftables.run, kernel.read)
 
@@ -72,10 +80,17 @@ def apply(policy: Policy, *, counters: bool = False, access: Access | None = Non
     return sysctl.apply(sysctl.settings_for(policy))
 
 
-def load(policy: Policy, *, counters: bool = False, access: Access | None = None) -> Table | None:
-    """Put `policy` in force but for the sysctls; returns the table as it is now. Raises as `apply`."""
+def load(
+    policy: Policy, *, counters: bool = False, access: Access | None = None, former: Loaded | None = None
+) -> Loaded:
+    """Put `policy` in force but for the sysctls; returns what is in force now. Raises as `apply`.
+
+    `former`: what the last load returned. If the policy says the same, and the kernel still holds that, it is left.
+    """
     document, expected = _prepared(policy, counters)
     access = access or _once()
+    if former is not None and former.document == document and _is_there(former, access):
+        return former
     try:
         access.run(document)
     except NftError as error:
@@ -94,7 +109,7 @@ def load(policy: Policy, *, counters: bool = False, access: Access | None = None
         raise FirewallError(
             f"nftables does not hold the rules that were sent, traffic may be leaking: {difference}", enforced=False
         )
-    return table
+    return Loaded(document, table)
 
 
 def remove(*, access: Access | None = None) -> None:
@@ -119,6 +134,14 @@ def _prepared(policy: Policy, counters: bool) -> tuple[str, tuple[str, ...]]:
     """The document for a policy, and the outline of what it makes."""
     document = render(policy, counters=counters)
     return json.dumps(document), outline(document)
+
+
+def _is_there(loaded: Loaded, access: Access) -> bool:
+    """Whether the kernel holds just that; in doubt it does not."""
+    try:
+        return access.read() == loaded.table
+    except OSError:
+        return False
 
 
 def _rules_are_there(access: Access) -> bool:

@@ -240,7 +240,7 @@ def test_nftables_that_does_not_answer_is_a_failure_in_time(monkeypatch: pytest.
 
     done = threading.Event()
     monkeypatch.setattr(firewall_module, "JOB_SECONDS", 0.02)
-    monkeypatch.setattr(apply, "load", lambda policy, access: done.wait(5))
+    monkeypatch.setattr(apply, "load", lambda policy, access, former: done.wait(5))
 
     async def main() -> None:
         nftables = Nftables()
@@ -255,7 +255,7 @@ def test_nftables_that_does_not_answer_is_a_failure_in_time(monkeypatch: pytest.
 
 def test_nftables_looks_for_a_table_until_it_knows_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(apply, "load", lambda policy, access: calls.append("load"))
+    monkeypatch.setattr(apply, "load", lambda policy, access, former: calls.append("load"))
     monkeypatch.setattr(apply, "remove", lambda access: calls.append("remove"))
 
     async def main() -> None:
