@@ -52,8 +52,9 @@ class Relay:
 
     def start(self) -> None:
         """Start it, and wait until it is reachable."""
-        self.process = process = self.lab.start(self.ns, "molehill-wg", "-f", self.iface)
         control = Path(f"/var/run/wireguard/{self.iface}.sock")
+        control.unlink(missing_ok=True)  # one that was killed has left its own behind, which refuses
+        self.process = process = self.lab.start(self.ns, "molehill-wg", "-f", self.iface)
 
         def ready() -> bool:
             if not process.running:
