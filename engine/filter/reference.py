@@ -58,10 +58,10 @@ def evaluate_later(policy: Policy | Sequence[Rule], facts: Facts) -> Verdict:
 
 @dataclass
 class FragmentModel:
-    """The fragment table as it would be without bounds: first fragments' verdicts, 30 seconds, one list of rules."""
+    """The fragment table as it would be without bounds: first fragments, for 30 seconds. `rules` may be replaced."""
 
     rules: Sequence[Rule]
-    _firsts: dict[tuple[object, ...], tuple[float, int, Verdict]] = field(default_factory=dict)
+    _firsts: dict[tuple[object, ...], tuple[float, Facts]] = field(default_factory=dict)
 
     def filter(self, facts: Facts, now: float) -> Verdict:
         """The verdict with memory. `now`: seconds, never going back."""
@@ -69,14 +69,13 @@ class FragmentModel:
             return evaluate(self.rules, facts)
         key = self._key(facts)
         if facts.fragment is Fragment.FIRST:
-            verdict = evaluate(self.rules, facts)
-            self._firsts[key] = (now, facts.frag_len, verdict)
-            return verdict
-        first = self._firsts.get(key)
-        if first is None or now - first[0] >= FRAGMENT_LIFETIME:
+            self._firsts[key] = (now, facts)
+            return evaluate(self.rules, facts)
+        since, first = self._firsts.get(key, (now - FRAGMENT_LIFETIME, facts))
+        if now - since >= FRAGMENT_LIFETIME:
             return evaluate_later(self.rules, facts)
-        _, end, verdict = first
-        if facts.frag_offset < end:
+        verdict = evaluate(self.rules, first)
+        if facts.frag_offset < first.frag_len:
             return Verdict(False, verdict.rule, Reason.FRAGMENT_BAD, Answer.NONE)
         reason = Reason.NONE if verdict.accept else Reason.FRAGMENT_UNKNOWN
         return Verdict(verdict.accept, verdict.rule, reason, Answer.NONE)

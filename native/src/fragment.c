@@ -1,5 +1,6 @@
 /*
- * fragment.c - remembers what was decided for first fragments, so that the rest of a datagram shares its verdict.
+ * fragment.c - remembers first fragments, so that the rest of a datagram shares their verdict: the one that the program
+ * of now gives. A datagram on its way while the program changes is neither torn nor judged by what is no longer in force.
  *
  * Key: the reassembly key of RFC 791 (IPv6, RFC 8200: without the protocol), and besides it the packet's context and
  * sender, so that nobody rides on what another one was allowed. A set-associative table of fixed size: a full set
@@ -24,12 +25,12 @@ _Static_assert(sizeof(key) == 48, "key has padding");
 typedef struct {
     key key; /* version 0: free */
     uint64_t since_ns;
-    uint32_t end; /* the first fragment's length: a later one that begins before it overlaps */
+    uint64_t fingerprint; /* of the program that gave the verdict */
     mh_verdict verdict;
+    mh_facts first; /* its frag_len is where a later one may begin: before it, it overlaps */
 } entry;
 
 struct mh_fragments {
-    uint64_t fingerprint; /* of the program whose verdicts these are */
     entry entries[SETS][WAYS];
 };
 
@@ -60,7 +61,7 @@ static bool fresh(const entry *e, uint64_t now_ns) {
     return e->key.version && now_ns - e->since_ns < MH_FRAGMENT_LIFETIME_NS;
 }
 
-static void remember(mh_fragments *t, const mh_facts *f, mh_verdict v, uint64_t now_ns) {
+static void remember(mh_fragments *t, const mh_facts *f, uint64_t fingerprint, mh_verdict v, uint64_t now_ns) {
     key k = key_of(f);
     entry *set = set_of(t, &k);
     entry *place = &set[0];
@@ -72,29 +73,30 @@ static void remember(mh_fragments *t, const mh_facts *f, mh_verdict v, uint64_t 
         if (!set[i].key.version ? place->key.version != 0 : place->key.version && set[i].since_ns < place->since_ns)
             place = &set[i];
     }
-    *place = (entry){.key = k, .since_ns = now_ns, .end = f->frag_len, .verdict = v};
+    *place = (entry){.key = k, .since_ns = now_ns, .fingerprint = fingerprint, .verdict = v, .first = *f};
 }
 
 mh_verdict mh_filter(const mh_program *p, mh_fragments *t, const mh_facts *f, uint64_t now_ns) {
     if (!p || f->fragment == MH_WHOLE)
         return mh_judge(p, f);
-    uint64_t fingerprint = mh_program_fingerprint(p);
-    if (t->fingerprint != fingerprint) {
-        memset(t, 0, sizeof *t);
-        t->fingerprint = fingerprint;
-    }
+    const uint64_t fingerprint = mh_program_fingerprint(p);
     if (f->fragment == MH_FIRST) {
         mh_verdict v = mh_judge(p, f);
-        remember(t, f, v, now_ns);
+        remember(t, f, fingerprint, v, now_ns);
         return v;
     }
     key k = key_of(f);
-    const entry *set = set_of(t, &k);
+    entry *set = set_of(t, &k);
     for (unsigned i = 0; i < WAYS; i++) {
-        if (memcmp(&set[i].key, &k, sizeof k) != 0 || !fresh(&set[i], now_ns))
+        entry *e = &set[i];
+        if (memcmp(&e->key, &k, sizeof k) != 0 || !fresh(e, now_ns))
             continue;
-        mh_verdict v = set[i].verdict;
-        if (f->frag_offset < set[i].end)
+        if (e->fingerprint != fingerprint) {
+            e->fingerprint = fingerprint;
+            e->verdict = mh_judge(p, &e->first);
+        }
+        mh_verdict v = e->verdict;
+        if (f->frag_offset < e->first.frag_len)
             return (mh_verdict){.rule = v.rule, .reason = MH_REASON_FRAGMENT_BAD};
         if (!v.accept)
             v.reason = MH_REASON_FRAGMENT_UNKNOWN;

@@ -91,10 +91,10 @@ static inline unsigned mh_context(const mh_facts *f) {
     }
 }
 
-/* With memory: a later fragment gets its first fragment's verdict (a blocked one's reason is FRAGMENT_UNKNOWN, under
- * the first one's rule); one that overlaps the first is FRAGMENT_BAD; if no first fragment is known, mh_judge_later()
- * decides. Fragments are never answered but for the first. The table (fragment.c) is bounded, forgets after
- * MH_FRAGMENT_LIFETIME_NS, and is emptied by itself when the program changes. */
+/* With memory: a later fragment gets the verdict that p gives its first fragment (a blocked one's reason is
+ * FRAGMENT_UNKNOWN, under the first one's rule); one that overlaps the first is FRAGMENT_BAD; if no first fragment is
+ * known, mh_judge_later() decides. Fragments are never answered but for the first. The table (fragment.c) is bounded
+ * and forgets after MH_FRAGMENT_LIFETIME_NS. */
 #define MH_FRAGMENT_LIFETIME_NS UINT64_C(30000000000) /* as the kernel reassembles (net.ipv4.ipfrag_time) */
 mh_fragments *mh_fragments_new(void); /* NULL: no memory */
 void mh_fragments_free(mh_fragments *t);

@@ -68,13 +68,19 @@ def test_packets_that_look_alike_get_the_same_verdict(policy: Policy, packet: Fa
     assert alike == (looked_at[0] == looked_at[1] and packet.fragment is Fragment.WHOLE)
 
 
+_lists = policies.rule_lists(max_size=4) | policies.policies().map(rules_for)
+
+
 @given(
-    policies.rule_lists(max_size=4) | policies.policies().map(rules_for),
+    st.lists(_lists, min_size=1, max_size=2),
     st.lists(st.tuples(policies.facts(few_datagrams=True), st.integers(0, 12)), min_size=8, max_size=24),
 )
-def test_with_memory_of_fragments_they_agree(rules, packets) -> None:
-    program, table, model = Program(compile_rules(rules)), FragmentTable(), FragmentModel(rules)
+def test_with_memory_of_fragments_they_agree_also_while_the_rules_change(lists, packets) -> None:
+    programs = [Program(compile_rules(rules)) for rules in lists]
+    table, model = FragmentTable(), FragmentModel(lists[0])
     now_ns = 10**9
-    for facts, passed in packets:
+    for number, (facts, passed) in enumerate(packets):
         now_ns += passed * 10**9
-        assert program.filter(table, facts, now_ns) == model.filter(facts, now_ns / 1e9)
+        turn = number // 3 % len(lists)
+        model.rules = lists[turn]
+        assert programs[turn].filter(table, facts, now_ns) == model.filter(facts, now_ns / 1e9)

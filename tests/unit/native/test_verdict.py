@@ -54,6 +54,17 @@ def test_a_fragmented_datagram_passes_whole_or_not_at_all(version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
+def test_a_datagram_on_its_way_while_the_policy_changes_is_judged_by_the_new_one_and_not_torn(version: int) -> None:
+    table = FragmentTable()
+    first, second, third, *_ = datagram(version, 443)
+    connected, blocked = (Program(compile_policy(policy).code) for policy in (CONNECTED, ERROR))
+    with_lan = Program(compile_policy(replace(CONNECTED, allow_lan=True)).code)
+    assert connected.filter(table, first, SECOND).accept
+    assert with_lan.filter(table, second, SECOND).accept
+    assert not blocked.filter(table, third, SECOND).accept
+
+
+@pytest.mark.parametrize("version", [4, 6])
 def test_a_later_fragment_that_comes_first_is_dropped_where_rules_look_at_ports(version: int) -> None:
     first, second, *_ = datagram(version, 443)
     early, *rest = filter_all(CONNECTED, [second, first, second])
