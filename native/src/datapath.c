@@ -140,7 +140,7 @@ mh_datapath *mh_datapath_new(int tun_fd, bool vnet_hdr, unsigned tun_offloads, u
     mh_worker *w = &d->worker;
     w->d = d;
     w->fragments = mh_fragments_new();
-    w->read = aligned_alloc(64, MH_READ_HEADROOM + MH_READ_BYTES);
+    const bool backlog = mh_backlog_init(&w->backlog);
     w->wire = malloc(MH_WIRE_BYTES);
     w->inbox = mh_udp_inbox_new();
     w->scratch = malloc(MH_READ_BYTES);
@@ -150,7 +150,7 @@ mh_datapath *mh_datapath_new(int tun_fd, bool vnet_hdr, unsigned tun_offloads, u
     d->tun.fd = fcntl(tun_fd, F_DUPFD_CLOEXEC, 0);
     if (d->tun.fd < 0 || d->wake_fd < 0) *error = errno;
     const int flags = d->tun.fd < 0 ? -1 : fcntl(d->tun.fd, F_GETFL);
-    if (flags >= 0 && fcntl(d->tun.fd, F_SETFL, flags | O_NONBLOCK) == 0 && d->wake_fd >= 0 && w->fragments && w->read &&
+    if (flags >= 0 && fcntl(d->tun.fd, F_SETFL, flags | O_NONBLOCK) == 0 && d->wake_fd >= 0 && w->fragments && backlog &&
         w->wire && w->inbox && w->scratch && d->indices && d->ring) {
         *error = 0;
         return d;
@@ -182,7 +182,7 @@ void mh_datapath_free(mh_datapath *d) {
     if (d->ring) mh_ring_free(d->ring);
     mh_worker *w = &d->worker;
     if (w->fragments) mh_fragments_free(w->fragments);
-    free(w->read);
+    mh_backlog_free(&w->backlog);
     free(w->wire);
     mh_udp_inbox_free(w->inbox);
     free(w->scratch);

@@ -291,7 +291,7 @@ int mh_inward_datagram(mh_worker *w, const mh_datagram *g) {
 
 /* One socket's turn: receive, open and deliver, again until there is nothing or the budget is spent. */
 static int inward_socket(mh_worker *w, int fd) {
-    size_t budget = MH_BUDGET;
+    size_t budget = MH_TURN;
     int gone = 0;
     for (bool more = true; more && budget && !gone;) {
         const mh_datagram *g;

@@ -1,6 +1,7 @@
 /*
  * outward.c - a packet's way out: TUN -> parse -> verdict -> peer -> split, pad -> seal -> UDP.
  *
+ * The TUN is read as far as it goes; super-packets wait in the backlog (backlog.h), what is small goes at once.
  * Order of events for one read (a packet or a super-packet): drop what does not parse; drop our own outer packets that
  * were routed back into the TUN; the verdict; the peer by allowed IPs; no session -> its stage queue and a HANDSHAKE
  * event; else its wire packets are laid into the burst, which is sealed and sent when it is large enough, when
@@ -12,6 +13,7 @@
 
 #include "worker.h"
 
+#define AHEAD 32           /* reads that may go before one that waits: else a flood of small ones would starve it */
 #define BURST_ENOUGH 48000 /* bytes: about one UDP_SEGMENT send; a longer burst only waits */
 
 uint32_t mh_padded(uint32_t len, uint32_t mtu) {
@@ -186,11 +188,13 @@ static unsigned aim(mh_worker *w, mh_peer *p, bool *may_stage) {
 }
 
 /* One read. 0, or the errno for which the TUN is gone. */
-static int packet_out(mh_worker *w, const mh_vnet_hdr *h, const uint8_t *packet, size_t len, uint32_t *packets) {
-    mh_facts f;
+static int packet_out(mh_worker *w, const mh_read *r, uint32_t *packets) {
+    mh_facts f = r->facts;
     mh_split split;
-    unsigned reason = (unsigned)mh_parse(packet, len, &f);
-    if (!reason) reason = (unsigned)mh_split_begin(&split, h, packet, len, &f);
+    const uint8_t *packet = r->packet;
+    const size_t len = r->len;
+    unsigned reason = r->reason;
+    if (!reason) reason = (unsigned)mh_split_begin(&split, &r->header, packet, len, &f);
     if (reason) {
         drop(w, reason, 1);
         ++*packets;
@@ -233,23 +237,40 @@ static int packet_out(mh_worker *w, const mh_vnet_hdr *h, const uint8_t *packet,
 }
 
 int mh_outward(mh_worker *w) {
-    uint32_t packets = 0;
+    mh_backlog *b = &w->backlog;
+    uint32_t packets = 0, ahead = 0;
     int gone = 0;
+    bool dry = false;
     w->burst.peer = NULL;
     w->burst.session = NULL;
-    uint8_t *packet = w->read + MH_READ_HEADROOM;
-    while (packets < MH_BUDGET && !gone) {
-        mh_vnet_hdr h;
-        const int n = mh_tun_read(&w->d->tun, &h, packet, MH_READ_BYTES);
-        if (n == 0) break;
-        if (n < 0) {
-            gone = -n;
+    while (packets < MH_TURN && !gone) {
+        mh_read *r = dry || ahead == AHEAD ? NULL : mh_backlog_next(b);
+        if (r) {
+            const int n = mh_tun_read(&w->d->tun, &r->header, r->packet, MH_READ_BYTES);
+            dry = n == 0;
+            if (n < 0) gone = -n;
+            if (n <= 0) continue;
+            mh_count(&w->work.tun_reads, 1);
+            r->len = (uint32_t)n;
+            r->reason = (unsigned)mh_parse(r->packet, r->len, &r->facts);
+            if (!r->reason && (r->header.gso_type != MH_VNET_GSO_NONE || mh_backlog_has_flow(b, &r->facts))) {
+                mh_backlog_push(b);
+            } else {
+                gone = packet_out(w, r, &packets);
+                ahead++;
+            }
+        } else if ((r = mh_backlog_oldest(b)) != NULL) {
+            gone = packet_out(w, r, &packets);
+            mh_backlog_drop(b);
+            dry = false;
+            ahead = 0;
+        } else if (dry) {
             break;
+        } else {
+            ahead = 0;
         }
-        mh_count(&w->work.tun_reads, 1);
-        gone = packet_out(w, &h, packet, (size_t)n, &packets);
     }
-    if (packets >= MH_BUDGET) w->more = true;
+    if (packets >= MH_TURN) w->more = true;
     flush(w);
     return gone;
 }

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 #include "allowedips.h"
+#include "backlog.h"
 #include "bucket.h"
 #include "counters.h"
 #include "guard.h"
@@ -26,10 +27,9 @@
 #include "udp.h"
 #include "verdict.h"
 
-#define MH_BUDGET 256                        /* packets a direction a turn */
+#define MH_BUDGET 256                        /* packets of a burst or a batch */
+#define MH_TURN 64                           /* packets a direction a turn, about: so long the other one waits */
 #define MH_WIRE_BYTES (192 * 1024)           /* data messages of a burst, end to end */
-#define MH_READ_HEADROOM 64                  /* for the virtio header; the packet begins a cache line */
-#define MH_READ_BYTES (MH_MAX_PACKET + 1)    /* one read of the TUN */
 
 /* Packets and bytes a rule decided. Written by its worker alone. */
 typedef struct {
@@ -94,7 +94,8 @@ typedef struct {
     mh_bucket answers, cookies;
     mh_work work;
     mh_udp_inbox *inbox;
-    uint8_t *read, *wire, *scratch;
+    mh_backlog backlog;
+    uint8_t *wire, *scratch;
     mh_burst burst;
     mh_batch batch;
     mh_join join;

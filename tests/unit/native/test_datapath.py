@@ -146,6 +146,68 @@ def test_a_device_without_offloads_gets_the_segments_of_a_super_packet() -> None
         assert [b.read() for _ in pieces] == pieces
 
 
+def test_a_small_packet_goes_before_super_packets_that_wait_but_never_before_those_of_its_own_flow() -> None:
+    def bulk(sport: int, letter: bytes) -> tuple[bytes, bytes]:
+        packet = with_checksums(
+            bytes(IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=sport, flags="A") / Raw(letter * 2760))
+        )
+        return packet, VNET_HDR.pack(*vars(gso_header(packet, 1380)).values())
+
+    def small(sport: int, letter: bytes) -> tuple[bytes, bytes]:
+        return bytes(IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=sport, flags="A") / Raw(letter * 10)), bytes(10)
+
+    with connected(vnet_hdr=True) as (a, b):
+        for packet, header in (
+            bulk(7, b"a"),
+            bulk(7, b"b"),
+            small(7, b"c"),
+            small(8, b"d"),
+            bulk(8, b"e"),
+            small(8, b"f"),
+        ):
+            a.write(packet, header)
+        carry(a, b)
+        assert [b.read()[-1:] for _ in range(9)] == [b"d", b"a", b"a", b"b", b"b", b"c", b"e", b"e", b"f"]
+
+
+def test_a_flood_of_small_packets_does_not_starve_super_packets() -> None:
+    with connected(vnet_hdr=True) as (a, b):
+        packet = with_checksums(bytes(IP(src="10.0.0.1", dst="10.0.0.2") / TCP(flags="A") / Raw(b"x" * 2760)))
+        a.write(packet, VNET_HDR.pack(*vars(gso_header(packet, 1380)).values()))
+        for number in range(50):
+            a.write(udp(bytes([number])))
+        a.path.turn()
+        b.path.turn()
+        arrived = [b.read() for _ in range(52)]
+        assert [len(each) > 1000 for each in arrived].index(True) == 32  # behind as many as may go before
+
+
+def test_more_than_the_backlog_holds_arrives_whole_and_in_order() -> None:
+    pieces: list[bytes] = []
+    arrived: list[bytes] = []
+    with connected(vnet_hdr=True) as (a, b):
+
+        def turn() -> None:
+            carry(a, b, turns=1)
+            while b.readable():
+                arrived.append(b.read())
+
+        for number in range(88):
+            l4 = TCP(seq=number, flags="A") / Raw(b"x" * 800)
+            packet = with_checksums(bytes(IP(src="10.0.0.1", dst="10.0.0.2", id=100 * number) / l4))
+            header = gso_header(packet, 20)
+            made = split(packet, header)
+            assert isinstance(made, list)
+            pieces += made
+            a.write(packet, VNET_HDR.pack(*vars(header).values()))
+            if number % 10 == 9:  # it reads all that is there, and is through with two of them
+                turn()
+        assert a.path.statistics()["tun_reads"] < 80  # no room for what has been written last
+        while a.path.statistics()["packets_out"] < len(pieces):
+            turn()
+    assert arrived == pieces
+
+
 def test_where_there_is_no_gro_many_datagrams_are_received_with_one_call() -> None:
     with connected(offload=False) as (a, b):
         packets = [udp(bytes([number]) * (500 + number % 3 * 20)) for number in range(40)]
@@ -389,7 +451,7 @@ def test_the_stage_queue_drops_the_oldest() -> None:
         mine, theirs = sessions()
         b.peer.install(theirs)
         a.peer.install(mine)
-        b.path.turn()
+        carry(b)
         assert [b.read() for _ in range(128)] == packets[-128:]
 
 
@@ -591,7 +653,7 @@ def test_a_flood_of_handshake_messages_is_bounded_and_loses_no_other_event() -> 
         for _ in range(6):
             for _ in range(100):
                 a.udp4.sendto(struct.pack("<I", 1) + bytes(144), b.udp4.getsockname())
-            b.path.turn()
+            carry(b)
         lost = b.path.drops()[Reason.RING_FULL]
         a.peer.keepalive()
         b.path.turn()
@@ -674,7 +736,7 @@ def test_a_flood_of_cookie_replies_leaves_room_for_handshakes() -> None:
         for _ in range(6):
             for _ in range(100):
                 a.udp4.sendto(struct.pack("<I", 3) + bytes(60), b.udp4.getsockname())
-            b.path.turn()
+            carry(b)
         initiation = struct.pack("<I", 1) + bytes(144)
         a.udp4.sendto(initiation, b.udp4.getsockname())
         b.path.turn()
@@ -688,7 +750,7 @@ def test_an_event_for_which_the_ring_had_no_room_wakes_the_reader() -> None:
         for _ in range(6):
             for _ in range(100):
                 a.udp4.sendto(struct.pack("<I", 1) + bytes(144), b.udp4.getsockname())
-            b.path.turn()
+            carry(b)
         assert Reason.RING_FULL in b.path.drops()
         os.eventfd_read(b.path.event_fd)  # as a reader does that has just emptied the ring
         a.peer.keepalive()
