@@ -20,7 +20,7 @@ DEB_DEB   := gcc libc6-dev libssl-dev python3-dev python3-venv
 DEB_BOOT  := debootstrap lintian
 # A minimal Debian to boot: what the package depends on, and what the tests look with.
 BOOT      := build/boot/root
-BOOT_DEBS := systemd-sysv,dbus,iproute2,kmod,curl,python3,libssl3,libnftables1
+BOOT_DEBS := systemd-sysv,dbus,iproute2,kmod,curl,python3,libssl3
 
 # Installs what is missing when root; else says in one line what to run.
 define need

@@ -2,7 +2,7 @@
 
     sudo python -m pytest bench/test_bench_firewall.py --benchmark-only
 
-Loading happens in a namespace of its own, from a different policy every time, through libnftables and through `nft`.
+Loading happens in a namespace of its own, from a different policy every time, prepared as in a session.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from engine.firewall import nftables, pf, wfp
 from engine.firewall.nftables import apply
+from engine.firewall.nftables.encode import encode
+from engine.firewall.nftables.kernel import Access
 from engine.leaklab.rights import why_not
 from engine.policy import Platform
 from tests.netns.lab import Lab
@@ -41,9 +43,14 @@ def test_bench_render_wfp(benchmark: BenchmarkFixture) -> None:
     benchmark(wfp.filters, for_platform("connected-custom-dns", Platform.WINDOWS))
 
 
-@pytest.mark.skipif(bool(REASON), reason=f"namespaces are needed, and {REASON}")
-@pytest.mark.parametrize("library", [True, False], ids=["libnftables", "nft"])
 @pytest.mark.parametrize("name", BLOCKING)
-def test_bench_apply_nftables(benchmark: BenchmarkFixture, namespace: None, name: str, library: bool) -> None:
+def test_bench_encode_nftables(benchmark: BenchmarkFixture, name: str) -> None:
+    benchmark(encode, nftables.render(POLICIES[name]))
+
+
+@pytest.mark.skipif(bool(REASON), reason=f"namespaces are needed, and {REASON}")
+@pytest.mark.parametrize("name", BLOCKING)
+def test_bench_apply_nftables(benchmark: BenchmarkFixture, namespace: None, name: str) -> None:
     policies = cycle([POLICIES["error"], POLICIES[name]])
-    benchmark.pedantic(lambda: apply.apply(next(policies), library=library), rounds=20, warmup_rounds=2)
+    with Access() as access:
+        benchmark.pedantic(lambda: apply.apply(next(policies), access=access), rounds=20, warmup_rounds=2)

@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from engine.firewall import FirewallError
-from engine.firewall.nftables import apply, kernel, libnftables
+from engine.firewall.nftables import apply
 from engine.firewall.nftables.apply import Loaded
+from engine.firewall.nftables.kernel import Access
 from engine.policy import Policy, State
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,7 @@ class Nftables:
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nftables")
-        self._context, self._reader = libnftables.Context(), kernel.Reader()
-        self._access = apply.Access(self._context.run, self._reader.read)
+        self._access = Access()
         self._clean = False  # whether we know that there is no table: a killed run may have left one
         self._loaded: Loaded | None = None  # the last load, and our table right after it
 
@@ -90,7 +90,7 @@ class Nftables:
             if self._loaded is None:
                 return ""
             try:
-                found = self._reader.read()
+                found = self._access.read()
             except OSError as error:
                 raise FirewallError(f"nftables cannot be read: {error}", enforced=False) from error
             if found is None:
@@ -101,8 +101,7 @@ class Nftables:
 
     async def close(self) -> None:
         """End the worker thread; the rules stay."""
-        self._worker.submit(self._context.close)
-        self._worker.submit(self._reader.close)
+        self._worker.submit(self._access.close)
         self._worker.shutdown(wait=False)
 
     async def _run(self, job: Callable[[], T]) -> T:

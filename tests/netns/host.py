@@ -26,8 +26,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from engine.firewall.nftables import libnftables
 from native.facts import Direction, Facts, Interface
+from tests.netns import libnftables
 from tests.netns.lab import Lab, Namespace
 from tests.samples import edges
 

@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 
 from engine.firewall import FirewallError
-from engine.firewall.nftables import apply, kernel, libnftables, render
-from engine.firewall.nftables.apply import Access
+from engine.firewall.nftables import apply, kernel, render
+from engine.firewall.nftables.encode import Batch, encode
+from engine.firewall.nftables.kernel import Access, NftError
 from engine.policy import Policy, State, Tunnel
 from tests.netns.lab import Lab, Namespace
 from tests.unit.firewall.golden import POLICIES
 
 pytestmark = pytest.mark.netns
 
-BY_TOOL = Access(libnftables.run_by_tool, kernel.read)
-BOTH_WAYS = pytest.mark.parametrize("access", [None, BY_TOOL], ids=["libnftables", "nft"])
 FOREIGN = """
 table inet docker {
     chain forward { type filter hook forward priority 0; policy accept; ip saddr 10.9.9.9 drop; }
@@ -43,10 +42,9 @@ def ours(ns: Namespace) -> str:
     return ns.sh("nft", "list", "table", "inet", "molehill")
 
 
-@BOTH_WAYS
 @pytest.mark.parametrize("name", [name for name, policy in POLICIES.items() if policy.blocks])
-def test_every_state_loads_and_is_verified(ns: Namespace, name: str, access: Access | None) -> None:
-    assert apply.apply(POLICIES[name], access=access) == []
+def test_every_state_loads_and_is_verified(ns: Namespace, name: str) -> None:
+    assert apply.apply(POLICIES[name]) == []
     assert 'comment "P-0"' in ours(ns)
 
 
@@ -56,81 +54,65 @@ def test_a_second_policy_replaces_the_first(ns: Namespace) -> None:
     assert "LAN-1" not in ours(ns)
 
 
-@BOTH_WAYS
-def test_disconnected_leaves_no_table_of_ours_and_every_other_one(ns: Namespace, access: Access | None) -> None:
+def test_disconnected_leaves_no_table_of_ours_and_every_other_one(ns: Namespace) -> None:
     ns.sh("nft", "-f", "-", stdin=FOREIGN)
     before = ns.sh("nft", "list", "table", "inet", "docker")
-    apply.apply(POLICIES["connected"], access=access)
+    apply.apply(POLICIES["connected"])
     assert tables(ns) == {"docker", "molehill"}
-    apply.apply(Policy(State.DISCONNECTED), access=access)
+    apply.apply(Policy(State.DISCONNECTED))
     assert tables(ns) == {"docker"}
-    apply.apply(POLICIES["connected"], access=access)
-    apply.remove(access=access)
-    apply.remove(access=access)
+    apply.apply(POLICIES["connected"])
+    apply.remove()
+    apply.remove()
     assert tables(ns) == {"docker"}
     assert ns.sh("nft", "list", "table", "inet", "docker") == before
 
 
-@BOTH_WAYS
-def test_asking_what_is_missing_touches_no_rule_and_no_packet(ns: Namespace, access: Access | None) -> None:
-    assert apply.missing(access=access) == []
+def test_asking_what_is_missing_touches_no_rule_and_no_packet(ns: Namespace) -> None:
+    assert apply.missing() == []
     assert tables(ns) == set()
     ns.sh("ping", "-c", "1", "-W", "1", "127.0.0.1")
-    apply.apply(POLICIES["connected"], access=access)
+    apply.apply(POLICIES["connected"])
     before = ours(ns)
-    assert apply.missing(access=access) == []
+    assert apply.missing() == []
     assert tables(ns) == {"molehill"}
     assert ours(ns) == before
 
 
-def test_where_nftables_is_missing_that_is_said_and_there_is_nothing_to_remove(
+def test_where_the_kernel_has_no_netfilter_that_is_said_and_there_is_nothing_to_remove(
     ns: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(libnftables, "_NFT", ())
-    assert "neither libnftables nor nft is installed" in apply.missing(access=BY_TOOL)[0]
-    apply.remove(access=BY_TOOL)
-
-
-def test_a_kernel_without_netfilter_is_told_before_the_library_is_asked(
-    ns: Namespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """libnftables would end our process: the check comes first."""
-    monkeypatch.setattr(libnftables, "_NETLINK_NETFILTER", 31)  # a protocol that no kernel has
+    monkeypatch.setattr(kernel, "NETLINK_NETFILTER", 31)  # a protocol that no kernel has
     assert "the kernel has no netfilter" in apply.missing()[0]
+    apply.remove()
 
 
-@BOTH_WAYS
-def test_a_document_with_one_bad_rule_leaves_the_former_rules(
-    ns: Namespace, monkeypatch: pytest.MonkeyPatch, access: Access | None
-) -> None:
-    apply.apply(POLICIES["error"], access=access)
+def test_a_document_with_one_bad_rule_leaves_the_former_rules(ns: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply.apply(POLICIES["error"])
     before = ours(ns)
 
     def broken(policy: Policy, *, counters: bool = False) -> dict[str, Any]:
-        document = render(policy, counters=counters)
-        last = json.loads(json.dumps(document["nftables"][-1]))
-        last["add"]["rule"]["expr"] = [{"jump": {"target": "no-such-chain"}}]
-        return {"nftables": [*document["nftables"], last]}
+        document = json.loads(json.dumps(render(policy, counters=counters)))
+        document["nftables"][-1]["add"]["rule"]["chain"] = "no-such-chain"
+        return dict(document)
 
     apply._prepared.cache_clear()
     monkeypatch.setattr(apply, "render", broken)
-    with pytest.raises(FirewallError, match="those from before stay in force") as caught:
-        apply.apply(POLICIES["connected"], access=access)
+    with pytest.raises(FirewallError, match=r"those from before stay in force.*for the rule P-0 of") as caught:
+        apply.apply(POLICIES["connected"])
     assert caught.value.enforced
     assert ours(ns) == before
     apply._prepared.cache_clear()
 
 
-def test_rules_that_somebody_changed_meanwhile_are_noticed(ns: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = kernel.read
+def test_rules_that_somebody_changed_meanwhile_are_noticed(ns: Namespace) -> None:
+    class Meddled(Access):
+        def read(self) -> kernel.Table | None:
+            ns.sh("nft", "insert", "rule", "inet", "molehill", "output", "accept")
+            return super().read()
 
-    def meddled() -> kernel.Table | None:
-        ns.sh("nft", "insert", "rule", "inet", "molehill", "output", "accept")
-        return read()
-
-    monkeypatch.setattr(kernel, "read", meddled)
-    with pytest.raises(FirewallError, match="may be leaking") as caught:
-        apply.apply(POLICIES["error"])
+    with Meddled() as access, pytest.raises(FirewallError, match="may be leaking") as caught:
+        apply.apply(POLICIES["error"], access=access)
     assert not caught.value.enforced
 
 
@@ -158,42 +140,40 @@ def test_every_change_of_the_table_is_seen(ns: Namespace, meddling: str) -> None
     assert after != before
 
 
-def test_a_kept_context_loads_like_a_new_one_and_sees_what_others_changed_meanwhile(ns: Namespace) -> None:
-    context, reader = libnftables.Context(), kernel.Reader()
-    kept = Access(context.run, reader.read)
-    for name in ("error", "connected", "error"):
-        apply.apply(POLICIES[name], access=kept)
-        ns.sh("nft", "flush", "ruleset")
-    with pytest.raises(libnftables.NftError):
-        context.run("no such command")
-    apply.apply(POLICIES["connected"], access=kept)
-    assert 'comment "P-0"' in ours(ns)
-    apply.remove(access=kept)
-    assert tables(ns) == set()
-    context.close()
-    reader.close()
+def test_a_kept_access_loads_like_a_new_one_and_sees_what_others_changed_meanwhile(ns: Namespace) -> None:
+    with Access() as kept:
+        for name in ("error", "connected", "error"):
+            apply.apply(POLICIES[name], access=kept)
+            ns.sh("nft", "flush", "ruleset")
+        with pytest.raises(NftError, match="No such file or directory, for the removal of the table molehill"):
+            kept.run(encode({"nftables": [{"delete": {"table": {"family": "inet", "name": "molehill"}}}]}))
+        apply.apply(POLICIES["connected"], access=kept)
+        assert 'comment "P-0"' in ours(ns)
+        apply.remove(access=kept)
+        assert tables(ns) == set()
 
 
 def test_a_policy_that_says_the_same_leaves_the_table_unless_somebody_has_changed_it(ns: Namespace) -> None:
     """Disconnecting keeps the rules of the state it came from (DSC-1)."""
-    documents = []
+    batches = []
 
-    def run(document: str) -> str:
-        documents.append(document)
-        return libnftables.run(document)
+    class Counting(Access):
+        def run(self, batch: Batch) -> None:
+            batches.append(batch)
+            super().run(batch)
 
-    access = Access(run, kernel.read)
-    loaded = apply.load(POLICIES["connected"], access=access)
-    kept = replace(POLICIES["connected"], state=State.DISCONNECTING, kept=State.CONNECTED)
-    assert apply.load(kept, access=access, former=loaded) is loaded
-    assert len(documents) == 1
-    ns.sh("nft", "insert", "rule", "inet", "molehill", "output", "accept")
-    again = apply.load(kept, access=access, former=loaded)
-    assert len(documents) == 2
-    assert "P-0" in ours(ns)
-    assert kernel.read() == again.table
-    assert apply.load(POLICIES["error"], access=access, former=again) is not again
-    assert len(documents) == 3
+    with Counting() as access:
+        loaded = apply.load(POLICIES["connected"], access=access)
+        kept = replace(POLICIES["connected"], state=State.DISCONNECTING, kept=State.CONNECTED)
+        assert apply.load(kept, access=access, former=loaded) is loaded
+        assert len(batches) == 1
+        ns.sh("nft", "insert", "rule", "inet", "molehill", "output", "accept")
+        again = apply.load(kept, access=access, former=loaded)
+        assert len(batches) == 2
+        assert "P-0" in ours(ns)
+        assert kernel.read() == again.table
+        assert apply.load(POLICIES["error"], access=access, former=again) is not again
+        assert len(batches) == 3
 
 
 def test_counters_count(ns: Namespace) -> None:

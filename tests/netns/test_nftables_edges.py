@@ -387,7 +387,7 @@ def test_while_policies_change_no_packet_slips_between_them(machine: Host) -> No
     machine.observe()
     pieces, stop = [whole(facts)[1][0] for _ in range(500)], threading.Event()
 
-    def keep_sending() -> None:  # while libnftables is at work, without the interpreter's lock
+    def keep_sending() -> None:  # while the kernel is at work, without the interpreter's lock
         for piece in itertools.cycle(pieces):
             machine.send(facts, [piece])
             if stop.is_set():

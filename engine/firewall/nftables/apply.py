@@ -1,8 +1,8 @@
 """`apply`: puts a policy in force on this machine's nftables, in one transaction, and checks that it is there.
 
-Order of events: render -> hand the document to libnftables, which commits all of it or nothing -> read our table back
-from the kernel and compare it with what was sent, since a commit that succeeded is no proof (a kernel without a family,
-another program) -> sysctls. Any failure is a FirewallError (ERR-3); a refused document leaves the former rules as they
+Order of events: render -> encode -> hand the batch to the kernel, which commits all of it or nothing -> read our table
+back from there and compare it with what the document says, since a commit that succeeded is no proof (another program,
+a fault of ours) -> sysctls. Any failure is a FirewallError (ERR-3); a refused document leaves the former rules as they
 were.
 
 Needs root (CAP_NET_ADMIN). May be called from any thread; acts in the calling thread's network namespace. Whoever does
@@ -12,38 +12,27 @@ it often keeps an `Access`, which belongs to one thread.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from engine.firewall.errors import FirewallError, refused
-from engine.firewall.nftables import kernel, libnftables, sysctl
-from engine.firewall.nftables.kernel import Table
-from engine.firewall.nftables.libnftables import NftError, NftMissing
+from engine.firewall.nftables import sysctl
+from engine.firewall.nftables.encode import Batch, encode
+from engine.firewall.nftables.kernel import Access, NftError, NftMissing, Table
 from engine.firewall.nftables.render import FAMILY, TABLE, render, reset
 from engine.policy import Hop, Policy, Protocol, State, Tunnel
 
 
 @dataclass(frozen=True)
-class Access:
-    """Who takes a document, and who reads our table back."""
-
-    run: Callable[[str], str]
-    read: Callable[[], Table | None]
-
-
-@dataclass(frozen=True)
 class Loaded:
-    """A document that was loaded, and our table as the kernel had it right afterwards."""
+    """What was loaded, and our table as the kernel had it right afterwards."""
 
-    document: str
+    batch: Batch
     table: Table | None
-
-
-def _once() -> Access:
-    return Access(libnftables.run, kernel.read)
 
 
 _TRIAL = Policy(  # asks the kernel for everything that any of our rules asks
@@ -65,7 +54,8 @@ def missing(*, access: Access | None = None) -> list[str]:
     trial = json.loads(json.dumps(commands).replace(f'"{TABLE}"', f'"{TABLE}-trial"').replace("drop", "accept"))
     table = {"table": {"family": FAMILY, "name": f"{TABLE}-trial"}}
     try:
-        (access or _once()).run(json.dumps({"nftables": [*trial, {"delete": table}]}))
+        with _opened(access) as opened:
+            opened.run(encode({"nftables": [*trial, {"delete": table}]}))
     except NftError as error:
         return [f"the firewall cannot be used, nftables says: {error}"]
     return []
@@ -87,12 +77,16 @@ def load(
 
     `former`: what the last load returned. If the policy says the same, and the kernel still holds that, it is left.
     """
-    document, expected = _prepared(policy, counters)
-    access = access or _once()
-    if former is not None and former.document == document and _is_there(former, access):
+    batch, expected = _prepared(policy, counters)
+    with _opened(access) as opened:
+        return _loaded(batch, expected, opened, former)
+
+
+def _loaded(batch: Batch, expected: tuple[str, ...], access: Access, former: Loaded | None) -> Loaded:
+    if former is not None and former.batch.data == batch.data and _is_there(former, access):
         return former
     try:
-        access.run(document)
+        access.run(batch)
     except NftError as error:
         raise refused("nftables", error, former=_rules_are_there(access)) from error
     try:
@@ -109,7 +103,7 @@ def load(
         raise FirewallError(
             f"nftables does not hold the rules that were sent, traffic may be leaking: {difference}", enforced=False
         )
-    return Loaded(document, table)
+    return Loaded(batch, table)
 
 
 def remove(*, access: Access | None = None) -> None:
@@ -117,10 +111,10 @@ def remove(*, access: Access | None = None) -> None:
 
     Where there is no nftables there is no table.
     """
-    access = access or _once()
     try:
-        access.run(json.dumps(reset()))
-        left = access.read()
+        with _opened(access) as opened:
+            opened.run(encode(reset()))
+            left = opened.read()
     except NftMissing:
         return
     except (NftError, OSError) as error:
@@ -129,11 +123,21 @@ def remove(*, access: Access | None = None) -> None:
         raise FirewallError(f"the firewall's table {TABLE} is still there: somebody puts it back", enforced=True)
 
 
+@contextmanager
+def _opened(access: Access | None) -> Iterator[Access]:
+    """That one, or one for this time."""
+    if access is not None:
+        yield access
+        return
+    with Access() as once:
+        yield once
+
+
 @lru_cache(maxsize=32)
-def _prepared(policy: Policy, counters: bool) -> tuple[str, tuple[str, ...]]:
-    """The document for a policy, and the outline of what it makes."""
+def _prepared(policy: Policy, counters: bool) -> tuple[Batch, tuple[str, ...]]:
+    """The batch for a policy, and the outline of what it makes."""
     document = render(policy, counters=counters)
-    return json.dumps(document), outline(document)
+    return encode(document), outline(document)
 
 
 def _is_there(loaded: Loaded, access: Access) -> bool:

@@ -1,34 +1,36 @@
-"""Our table as the kernel has it, read by nfnetlink: what is checked after a load, and watched from then on.
+"""The kernel's side of nftables, by nfnetlink: a batch is loaded, and our table is read as the kernel has it.
 
-A listing by libnftables takes longer than the load itself; three dumps of raw messages take a third of a millisecond.
+What was read is what is checked after a load, and watched from then on: three dumps, a third of a millisecond.
 Layouts: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h; numbers in attributes are big-endian.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
+from engine.firewall.nftables.encode import INET, SUBSYSTEM, Batch
 from engine.firewall.nftables.render import TABLE
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
 GROUP_NFTABLES = 7  # NFNLGRP_NFTABLES: the kernel's notes of every change
 TIMEOUT = 10.0  # seconds for an answer of the kernel
 
-_SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
+_SO_SNDBUFFORCE, _SEND_BUFFER = 32, 4 << 20  # asm-generic/socket.h; bytes: a batch is sent as one piece
 _GETTABLE, _GETCHAIN, _GETRULE = 1, 4, 7
 _REQUEST, _DUMP, _INTERRUPTED = 0x1, 0x300, 0x10
 _ERROR, _DONE = 2, 3
-_INET = 1  # NFPROTO_INET
 _NAME = 1  # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_EXPR_NAME, NFTA_LIST_ELEM
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 3, 4, 5
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 4, 7
 _EXPR_DATA, _IMMEDIATE_DATA, _DATA_VERDICT, _VERDICT_CODE = 2, 2, 2, 1
-_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")  # NF_INET_*
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")  # NFINET_*
 _VERDICTS = {0: "drop", 1: "accept"}  # NF_DROP, NF_ACCEPT
 _COMMENT = 0  # NFTNL_UDATA_RULE_COMMENT
 _OURS = struct.pack("=HH", 5 + len(TABLE), _NAME) + TABLE.encode() + bytes(4 - len(TABLE) % 4)
@@ -48,58 +50,108 @@ class Table:
         return (*map(_chain, self.chains), *map(_rule, self.rules))
 
 
+class NftError(Exception):
+    """nftables refused a batch, or cannot be reached; one sentence."""
+
+
+class NftMissing(NftError):
+    """There is no nftables in this kernel."""
+
+
+def run(batch: Batch) -> None:
+    """As `Access.run`, from any thread, in the calling thread's network namespace."""
+    with Access() as access:
+        access.run(batch)
+
+
 def read() -> Table | None:
-    """Our table in the calling thread's network namespace; None: there is none. OSError is the kernel's."""
-    reader = Reader()
-    try:
-        return reader.read()
-    finally:
-        reader.close()
+    """As `Access.read`, from any thread, in the calling thread's network namespace."""
+    with Access() as access:
+        return access.read()
 
 
-class Reader:
-    """Reads it from one thread, and in the network namespace in which that thread first did.
+class Access:
+    """Loads and reads from one thread, and in the network namespace in which that thread first did.
 
     Its socket is kept: when one is closed the kernel waits until everything that was replaced has been freed, which
-    takes ten times as long as reading.
+    takes longer than loading.
     """
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
 
+    def __enter__(self) -> Access:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, batch: Batch) -> None:
+        """Have it all done, in one transaction. NftError: nothing of it was done, and why."""
+        try:
+            netlink = self._opened()
+            netlink.send(batch.data)
+            error, sequence = _answer(netlink, len(batch.steps) - 2)  # the last step; behind it is the end
+        except OSError as failure:
+            self.close()  # an answer that is still to come belongs to no later question
+            if failure.errno == errno.EPROTONOSUPPORT:
+                raise NftMissing("the kernel has no netfilter") from failure
+            raise NftError(failure.strerror or str(failure)) from failure
+        if error:
+            self.close()
+            if (error, sequence) == (errno.EOPNOTSUPP, 0):
+                raise NftMissing("the kernel has no nf_tables")
+            step = batch.steps[sequence] if sequence < len(batch.steps) else "the transaction"
+            raise NftError(f"{os.strerror(error)}, for {step}")
+
     def read(self) -> Table | None:
-        """As the function `read`."""
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-            self._socket.bind((0, 0))
-            self._socket.settimeout(TIMEOUT)
+        """Our table; None: there is none. OSError is the kernel's."""
         for _ in range(10):
             try:
-                tables, chains, rules = (_dump(self._socket, kind) for kind in (_GETTABLE, _GETCHAIN, _GETRULE))
+                netlink = self._opened()
+                tables, chains, rules = (_dump(netlink, kind) for kind in (_GETTABLE, _GETCHAIN, _GETRULE))
             except InterruptedError:  # somebody changes them meanwhile
                 continue
             except OSError:
-                self.close()  # an answer that is still to come belongs to no later question
+                self.close()
                 raise
             return Table(tables[0], chains, rules) if tables else None
         raise OSError("nftables' rules change all the time")
 
     def close(self) -> None:
-        """Close it; the next reading begins anew."""
+        """Close it; the next use begins anew."""
         if self._socket is not None:
             self._socket.close()
         self._socket = None
+
+    def _opened(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+            self._socket.bind((0, 0))
+            self._socket.settimeout(TIMEOUT)
+            with suppress(PermissionError):  # who only reads needs none
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
+        return self._socket
+
+
+def _answer(netlink: socket.socket, last: int) -> tuple[int, int]:
+    """The first error and the sequence number of its message; no error once the last message is acknowledged."""
+    while True:
+        for kind, _, sequence, body in _messages(netlink.recv(65536)):
+            error = -struct.unpack_from("=i", body)[0] if kind == _ERROR else 0
+            if error or (kind == _ERROR and sequence == last):
+                return error, sequence
 
 
 def _dump(netlink: socket.socket, kind: int) -> tuple[bytes, ...]:
     """The attributes of every object of the kind that is our table's: the table's name comes first in each."""
     filtered = _OURS if kind == _GETRULE else b""  # the kernel filters rules alone
     length = 20 + len(filtered)
-    netlink.send(struct.pack("=IHHIIBBH", length, _SUBSYSTEM | kind, _REQUEST | _DUMP, kind, 0, _INET, 0, 0) + filtered)
+    netlink.send(struct.pack("=IHHIIBBH", length, SUBSYSTEM | kind, _REQUEST | _DUMP, kind, 0, INET, 0, 0) + filtered)
     found: list[bytes] = []
     interrupted = False
     while True:
-        for answer, flags, body in _messages(netlink.recv(65536)):
+        for answer, flags, _, body in _messages(netlink.recv(65536)):
             interrupted |= bool(flags & _INTERRUPTED)
             if answer in (_ERROR, _DONE):
                 error = struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
@@ -108,7 +160,7 @@ def _dump(netlink: socket.socket, kind: int) -> tuple[bytes, ...]:
                 if interrupted:
                     raise InterruptedError
                 return tuple(found)
-            if body[0] == _INET and body.startswith(_OURS, 4):
+            if body[0] == INET and body.startswith(_OURS, 4):
                 found.append(body[4:])
 
 
@@ -152,13 +204,14 @@ def _comment(userdata: bytes) -> str:
     return "-"
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(kind, flags, sequence number, body) of each."""
     offset = 0
     while offset + 16 <= len(data):
-        length, kind, flags = struct.unpack_from("=IHH", data, offset)
+        length, kind, flags, sequence = struct.unpack_from("=IHHI", data, offset)
         if not 16 <= length <= len(data) - offset:
             raise OSError("the kernel's answer is cut off")
-        yield kind, flags, data[offset + 16 : offset + length]
+        yield kind, flags, sequence, data[offset + 16 : offset + length]
         offset += (length + 3) & ~3
 
 

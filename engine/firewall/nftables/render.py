@@ -1,4 +1,4 @@
-"""`render`: a policy as one libnftables JSON document, which the kernel takes as one transaction (ATOM-1).
+"""`render`: a policy as one JSON document in nft's grammar; `encode` makes of it what the kernel takes (ATOM-1).
 
 The document adds our table, deletes it and builds it anew, so it works whether or not the table was there, and
 touches no other table. Chains, all at filter priority 0 with policy drop unless said otherwise:
@@ -121,14 +121,14 @@ def _rules(policy: Policy) -> Iterator[tuple[str, str, list[Json]]]:
 
 
 def _still_in_pieces() -> Iterator[tuple[str, str, list[Json]]]:
-    ip = _match("!=", {"&": [{"payload": {"protocol": "ip", "field": "frag-off"}}, 0x3FFF]}, 0)
+    ip = [_version(4), _match("!=", {"&": [{"payload": {"protocol": "ip", "field": "frag-off"}}, 0x3FFF]}, 0)]
     ip6 = [
-        _match("!=", {"exthdr": {"name": "frag", "field": "frag-off"}}, 0),
-        _match("==", {"exthdr": {"name": "frag", "field": "more-fragments"}}, 1),
+        [_version(6), _match("!=", {"exthdr": {"name": "frag", "field": "frag-off"}}, 0)],
+        [_version(6), _match("==", {"exthdr": {"name": "frag", "field": "more-fragments"}}, 1)],
     ]
     for chain in ("output", "input", "forward"):
-        for match in (ip, *ip6):
-            yield chain, "fragment", [match, {"drop": None}]
+        for matches in (ip, *ip6):
+            yield chain, "fragment", [*matches, {"drop": None}]
 
 
 def _guard_tunnel_address(policy: Policy) -> list[tuple[str, str, list[Json]]]:
@@ -137,7 +137,7 @@ def _guard_tunnel_address(policy: Policy) -> list[tuple[str, str, list[Json]]]:
     outside = _interface((Interface.OTHER,), Direction.IN, policy.tunnel.name)
     addresses = tuple(host(address) for address in policy.tunnel.addresses)
     return [
-        ("input", "CVE-2019-14899", [*outside[0], _address("daddr", version, nets), {"drop": None}])
+        ("input", "CVE-2019-14899", [*outside[0], _version(version), _address("daddr", version, nets), {"drop": None}])
         for version in (4, 6)
         if (nets := of_version(addresses, version))
     ]
@@ -219,20 +219,24 @@ def _literal(name: str) -> str:
 def _headers(rule: Rule) -> list[list[Json]]:
     """The header conditions, once per IP version that can fulfil them."""
     if not rule.sources and not rule.destinations:
-        family = [] if rule.version is None else [_match("==", _meta("nfproto"), f"ipv{rule.version}")]
+        family = [] if rule.version is None else [_version(rule.version)]
         return [[*family, *_transport(rule)]]
     ways: list[list[Json]] = []
     for version in (4, 6) if rule.version is None else (rule.version,):
         sources, destinations = of_version(rule.sources, version), of_version(rule.destinations, version)
         if bool(sources) != bool(rule.sources) or bool(destinations) != bool(rule.destinations):
             continue  # a condition that no packet of this version fulfils
-        way = [_match("==", _meta("nfproto"), f"ipv{version}")]
+        way = [_version(version)]
         if sources:
             way.append(_address("saddr", version, sources))
         if destinations:
             way.append(_address("daddr", version, destinations))
         ways.append([*way, *_transport(rule)])
     return ways
+
+
+def _version(version: int) -> Json:
+    return _match("==", _meta("nfproto"), f"ipv{version}")
 
 
 def _transport(rule: Rule) -> list[Json]:

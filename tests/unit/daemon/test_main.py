@@ -10,9 +10,7 @@ from engine.daemon import main
 from engine.daemon.main import Options, chosen_mode
 
 
-@pytest.mark.parametrize(
-    ("missing", "firewall"), [([], True), (["libnftables is missing: apt install nftables"], False)]
-)
+@pytest.mark.parametrize(("missing", "firewall"), [([], True), (["the kernel has no nf_tables"], False)])
 def test_without_a_choice_the_firewall_is_used_where_the_machine_can_and_else_it_is_said(
     monkeypatch: pytest.MonkeyPatch, missing: list[str], firewall: bool
 ) -> None:

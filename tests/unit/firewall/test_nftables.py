@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -13,7 +12,8 @@ from typing import Any
 import pytest
 
 from engine.firewall import FirewallError
-from engine.firewall.nftables import apply, kernel, libnftables, render, reset, sysctl
+from engine.firewall.nftables import apply, kernel, render, reset, sysctl
+from engine.firewall.nftables.encode import Batch
 from engine.policy import MARK, Hop, Platform, Policy, Protocol, State, Tunnel
 from tests.unit.firewall.golden import POLICIES
 
@@ -120,50 +120,44 @@ def test_a_scoped_address_is_rendered_without_its_scope() -> None:
     assert "%" not in json.dumps(render(Policy(State.CONNECTING, peer=hop)))
 
 
-@pytest.mark.parametrize("enforced", [False, True])
-def test_a_failed_load_says_whether_rules_from_before_stay(monkeypatch: pytest.MonkeyPatch, enforced: bool) -> None:
-    """On a kernel without nftables nothing stays, and the user must know (ERR-3)."""
+class Fake(kernel.Access):
+    """A kernel that refuses every batch with an error, or takes it and does nothing; `there`: what it holds."""
 
-    def refuse(command: str) -> str:
-        raise libnftables.NftError("no such luck")
+    def __init__(self, refuses: str = "", there: kernel.Table | None = None, readable: bool = True) -> None:
+        super().__init__()
+        self.refuses, self.there, self.readable = refuses, there, readable
 
-    def there() -> kernel.Table:
-        if not enforced:
+    def run(self, batch: Batch) -> None:
+        if self.refuses:
+            raise kernel.NftError(self.refuses)
+
+    def read(self) -> kernel.Table | None:
+        if not self.readable:
             raise OSError("no netfilter")
-        return kernel.Table(b"", (), ())
+        return self.there
 
-    monkeypatch.setattr(libnftables, "run", refuse)
-    monkeypatch.setattr(kernel, "read", there)
+
+@pytest.mark.parametrize("enforced", [False, True])
+def test_a_failed_load_says_whether_rules_from_before_stay(enforced: bool) -> None:
+    """On a kernel without nftables nothing stays, and the user must know (ERR-3)."""
+    access = Fake("no such luck", kernel.Table(b"", (), ()), readable=enforced)
     with pytest.raises(FirewallError, match="no such luck") as caught:
-        apply.apply(POLICIES["error"])
+        apply.apply(POLICIES["error"], access=access)
     assert caught.value.enforced == enforced
     assert ("those from before stay in force" in str(caught.value)) == enforced
     assert ("traffic may be leaking" in str(caught.value)) != enforced
 
 
-def test_a_load_that_left_nothing_behind_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libnftables, "run", lambda command: "")
-    monkeypatch.setattr(kernel, "read", lambda: None)
+def test_a_load_that_left_nothing_behind_is_a_leak() -> None:
     with pytest.raises(FirewallError, match=r"may be leaking.*nothing is there") as caught:
-        apply.apply(POLICIES["error"])
+        apply.apply(POLICIES["error"], access=Fake())
     assert not caught.value.enforced
 
 
-def test_without_library_and_tool_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libnftables, "_load", lambda: None)
-    monkeypatch.setattr(libnftables, "_NFT", (Path("/nonexistent/nft"),))
-    with pytest.raises(FirewallError, match="Debian: nftables"):
-        apply.apply(POLICIES["error"])
-
-
-def test_a_tool_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(*args: object, **kwargs: object) -> None:
-        raise subprocess.TimeoutExpired("nft", 30)
-
-    monkeypatch.setattr(subprocess, "run", hang)
-    monkeypatch.setattr(libnftables, "_NFT", (Path("/"),))
-    with pytest.raises(libnftables.NftError, match="timed out"):
-        libnftables.run_by_tool("{}")
+def test_a_load_that_cannot_be_read_back_may_be_a_leak() -> None:
+    with pytest.raises(FirewallError, match=r"cannot be read back.*may be leaking") as caught:
+        apply.apply(POLICIES["error"], access=Fake(readable=False))
+    assert not caught.value.enforced
 
 
 @pytest.mark.parametrize(("before", "after"), [("0", "2"), ("1", "2"), ("2", "2"), ("8", "8")])
