@@ -1,8 +1,8 @@
 /*
  * datapath.c - the worker thread, and publishing to it.
  *
- * The thread: epoch odd -> load snapshot and sockets -> outward, inward -> epoch even -> poll, without a timeout, unless
- * a direction has used up its budget.
+ * The thread: epoch odd -> load snapshot and sockets -> outward, inward -> epoch even -> epoll_wait, without a timeout,
+ * unless a direction has used up its turn.
  * A publisher: store the new pointer -> wait while the epoch stays the odd number it was -> free the old. Both sides use
  * sequentially consistent atomics: either the worker sees the new pointer, or the publisher sees the odd epoch.
  */
@@ -10,9 +10,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -63,51 +63,60 @@ void mh_push(mh_datapath *d, enum mh_event_kind kind, mh_peer *p) {
     mh_ring_wake(d->ring); /* the reader may have emptied the ring since, and be asleep */
 }
 
-/* Both directions once. tun and udp: worth a look? 0, or the errno for which the TUN is gone. */
-static int turn(mh_worker *w, bool tun, bool udp, struct pollfd *next) {
+/* What the thread waits for. */
+enum { WAKE = 1, TUN = 2, UDP4 = 4, UDP6 = 8, PACKETS = TUN | UDP4 | UDP6 };
+
+/* Both directions once, as far as there may be something. 0, or the errno for which the TUN is gone. */
+static int turn(mh_worker *w, unsigned ready) {
     mh_datapath *d = w->d;
     atomic_fetch_add(&w->epoch, 1);
     w->snapshot = atomic_load(&d->snapshot);
-    mh_udp *sockets = atomic_load(&d->sockets);
-    udp |= sockets != w->sockets;
-    w->sockets = sockets;
+    w->sockets = atomic_load(&d->sockets);
     w->now_ns = mh_now_ns();
     mh_count(&w->work.turns, 1);
     int gone = 0;
     w->more = w->last[0].known = w->last[1].known = false;
-    if (tun) gone = mh_outward(w);
-    if (udp && !gone) gone = mh_inward(w);
-    if (next) {
-        next[2].fd = sockets ? sockets->fd4 : -1;
-        next[3].fd = sockets ? sockets->fd6 : -1;
-    }
+    if (ready & TUN) gone = mh_outward(w);
+    if (ready & UDP4 && w->sockets && !gone) gone = mh_inward(w, w->sockets->fd4);
+    if (ready & UDP6 && w->sockets && !gone) gone = mh_inward(w, w->sockets->fd6);
     atomic_fetch_add(&w->epoch, 1);
     return gone;
+}
+
+/* 0 or errno; an fd of -1 is fine, and so is one that is watched already. */
+static int watch(const mh_datapath *d, int fd, unsigned what) {
+    struct epoll_event e = {.events = EPOLLIN, .data.u32 = what};
+    return fd < 0 || epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &e) == 0 || errno == EEXIST ? 0 : errno;
+}
+
+static void watch_no_longer(const mh_datapath *d, int fd) {
+    if (fd >= 0) (void)epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, fd, NULL); /* a closed one has gone by itself */
 }
 
 static void *run(void *argument) {
     mh_worker *w = argument;
     mh_datapath *d = w->d;
-    struct pollfd fds[4] = {{.fd = d->wake_fd, .events = POLLIN},
-                            {.fd = d->tun.fd, .events = POLLIN},
-                            {.fd = -1, .events = POLLIN},
-                            {.fd = -1, .events = POLLIN}};
-    int gone = turn(w, true, true, fds);
+    struct epoll_event events[4];
+    int gone = turn(w, PACKETS);
     while (!gone && !atomic_load(&d->stop)) {
         if (w->more) { /* there is work: the kernel need not be asked */
-            gone = turn(w, true, true, fds);
+            gone = turn(w, PACKETS);
             continue;
         }
-        if (poll(fds, 4, -1) < 0) continue; /* EINTR: all signals are blocked, but a debugger may stop us */
-        if (fds[0].revents) {
+        const int n = epoll_wait(d->epoll_fd, events, 4, -1); /* EINTR: all signals are blocked, but a debugger may stop us */
+        unsigned ready = 0;
+        bool deleted = false;
+        for (int i = 0; i < n; i++) {
+            ready |= events[i].data.u32;
+            deleted |= events[i].data.u32 == TUN && (events[i].events & EPOLLERR);
+        }
+        if (ready & WAKE) {
             uint64_t count;
             ssize_t ignored = read(d->wake_fd, &count, sizeof count);
             (void)ignored;
         }
-        const short tun = fds[1].revents, udp = (short)(fds[2].revents | fds[3].revents);
-        gone = turn(w, tun != 0, udp != 0, fds);
-        if (!gone && (tun & (POLLERR | POLLNVAL))) gone = EIO; /* the device is deleted */
-        if (!gone && (udp & POLLNVAL) && !fds[0].revents) gone = EBADF; /* a socket was closed and not replaced */
+        gone = turn(w, ready);
+        if (!gone && deleted) gone = EIO;
     }
     if (gone) {
         mh_event e;
@@ -146,12 +155,14 @@ mh_datapath *mh_datapath_new(int tun_fd, bool vnet_hdr, unsigned tun_offloads, u
     w->scratch = malloc(MH_READ_BYTES);
     d->indices = mh_index_table_new();
     d->ring = mh_ring_new(RING_SLOTS);
+    d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     d->tun.fd = fcntl(tun_fd, F_DUPFD_CLOEXEC, 0);
-    if (d->tun.fd < 0 || d->wake_fd < 0) *error = errno;
     const int flags = d->tun.fd < 0 ? -1 : fcntl(d->tun.fd, F_GETFL);
-    if (flags >= 0 && fcntl(d->tun.fd, F_SETFL, flags | O_NONBLOCK) == 0 && d->wake_fd >= 0 && w->fragments && backlog &&
-        w->wire && w->inbox && w->scratch && d->indices && d->ring) {
+    if (d->epoll_fd < 0 || d->wake_fd < 0 || flags < 0 || fcntl(d->tun.fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+        watch(d, d->wake_fd, WAKE) != 0 || watch(d, d->tun.fd, TUN) != 0) {
+        *error = errno;
+    } else if (w->fragments && backlog && w->wire && w->inbox && w->scratch && d->indices && d->ring) {
         *error = 0;
         return d;
     }
@@ -171,6 +182,7 @@ void mh_datapath_free(mh_datapath *d) {
     mh_datapath_stop(d);
     if (d->tun.fd >= 0) close(d->tun.fd);
     if (d->wake_fd >= 0) close(d->wake_fd);
+    if (d->epoll_fd >= 0) close(d->epoll_fd);
     free_snapshot(atomic_load(&d->snapshot));
     free(atomic_load(&d->sockets));
     mh_guard_free(atomic_load(&d->guard));
@@ -223,7 +235,7 @@ void mh_datapath_stop(mh_datapath *d) {
 
 int mh_datapath_turn(mh_datapath *d) {
     pthread_mutex_lock(&d->control);
-    const int error = d->running ? EBUSY : turn(&d->worker, true, true, NULL);
+    const int error = d->running ? EBUSY : turn(&d->worker, PACKETS);
     pthread_mutex_unlock(&d->control);
     return error;
 }
@@ -231,18 +243,22 @@ int mh_datapath_turn(mh_datapath *d) {
 int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload) {
     mh_udp *u = calloc(1, sizeof *u);
     if (!u) return ENOMEM;
-    const int error = mh_udp_init(u, udp4, udp6, offload);
+    int error = mh_udp_init(u, udp4, udp6, offload);
+    pthread_mutex_lock(&d->control);
+    if (!error) error = watch(d, udp4, UDP4);
+    if (!error && (error = watch(d, udp6, UDP6)) != 0) watch_no_longer(d, udp4);
     if (error) {
         free(u);
-        return error;
+    } else {
+        mh_udp *old = atomic_exchange(&d->sockets, u);
+        mh_datapath_wake(d);
+        mh_quiesce(d);
+        if (old && old->fd4 != udp4) watch_no_longer(d, old->fd4);
+        if (old && old->fd6 != udp6) watch_no_longer(d, old->fd6);
+        free(old);
     }
-    pthread_mutex_lock(&d->control);
-    mh_udp *old = atomic_exchange(&d->sockets, u);
-    mh_datapath_wake(d);
-    mh_quiesce(d);
-    free(old);
     pthread_mutex_unlock(&d->control);
-    return 0;
+    return error;
 }
 
 void mh_datapath_set_mtu(mh_datapath *d, unsigned mtu) { atomic_store(&d->mtu, mtu); }

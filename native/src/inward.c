@@ -290,7 +290,8 @@ int mh_inward_datagram(mh_worker *w, const mh_datagram *g) {
 }
 
 /* One socket's turn: receive, open and deliver, again until there is nothing or the budget is spent. */
-static int inward_socket(mh_worker *w, int fd) {
+int mh_inward(mh_worker *w, int fd) {
+    if (fd < 0) return 0;
     size_t budget = MH_TURN;
     int gone = 0;
     for (bool more = true; more && budget && !gone;) {
@@ -312,12 +313,5 @@ static int inward_socket(mh_worker *w, int fd) {
         if (!gone) gone = mh_inward_finish(w);
     }
     if (budget == 0) w->more = true;
-    return gone;
-}
-
-int mh_inward(mh_worker *w) {
-    if (!w->sockets) return 0;
-    int gone = w->sockets->fd4 >= 0 ? inward_socket(w, w->sockets->fd4) : 0;
-    if (!gone && w->sockets->fd6 >= 0) gone = inward_socket(w, w->sockets->fd6);
     return gone;
 }

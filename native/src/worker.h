@@ -113,7 +113,7 @@ struct mh_datapath {
     unsigned join_kinds; /* MH_JOIN_* the device takes */
     unsigned tun_offloads;
     atomic_uint mtu;
-    int wake_fd;
+    int wake_fd, epoll_fd;
     pthread_t thread;
     bool running;
     atomic_bool stop;
@@ -140,9 +140,9 @@ struct mh_datapath {
     uint32_t last_id;
 };
 
-/* Each runs one direction's turn. 0, or the errno for which the TUN is gone. */
+/* Each runs one direction's turn (inward: one socket's, -1: none). 0, or the errno for which the TUN is gone. */
 int mh_outward(mh_worker *w);
-int mh_inward(mh_worker *w);
+int mh_inward(mh_worker *w, int fd);
 
 /* The path behind the socket, for a batch laid into any buffer: what the fuzz target calls. */
 int mh_inward_datagram(mh_worker *w, const mh_datagram *g);
