@@ -211,9 +211,10 @@ def _blocking(netlink: Socket, capture: Capture) -> tuple[list[Change], list[Cha
         if unreachable not in netlink.routes(version, capture.table):
             missing.append(rtnetlink.set_route(unreachable, "the unreachable default route"))
         present, wanted = netlink.rules(version), rules(capture, version)
-        missing += [rtnetlink.add_rule(rule) for rule in wanted if rule not in present]
+        there, kept = set(present), set(wanted)
+        missing += [rtnetlink.add_rule(rule) for rule in wanted if rule not in there]
         # Only exceptions come and go; one that goes makes the capture tighter.
-        surplus += [rtnetlink.remove_rule(rule) for rule in present if rule not in wanted]
+        surplus += [rtnetlink.remove_rule(rule) for rule in present if rule not in kept]
     return missing, surplus
 
 

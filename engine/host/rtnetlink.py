@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address, ip_interface, ip_network
 
 from engine.host.capture import IPAddress, IPInterface, IPNetwork, Rule
@@ -290,6 +291,7 @@ def _rule(rule: Rule) -> bytes:
     return body
 
 
+@lru_cache(maxsize=256)  # each capture reads the same ones again
 def _parse_rule(body: bytes, version: int) -> Rule | None:
     """A rule of ours; None: it is somebody else's."""
     attributes = _attributes(body[12:])
@@ -331,6 +333,7 @@ def _route(route: Route, scope: int) -> bytes:
     return body
 
 
+@lru_cache(maxsize=256)
 def _parse_route(body: bytes, version: int) -> Route:
     attributes = _attributes(body[12:])
     to, device = attributes.get(_RTA_DST), attributes.get(_RTA_OIF)

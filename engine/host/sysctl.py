@@ -34,14 +34,15 @@ _STRICT, _LOOSE = "1", "2"
 def has_ipv6(interface: str = "") -> bool:
     """Whether the kernel speaks IPv6 at all, or on the interface."""
     if not interface:
-        return (_NET / "ipv6").is_dir()
+        return os.path.isdir(f"{_NET}/ipv6")
     return _read(f"ipv6/conf/{interface}/disable_ipv6") == "0"
 
 
 def prepare() -> None:
     """Set what capturing needs; a switch that cannot be set is logged: it lets less through, never more."""
     wanted = {_SRC_VALID_MARK: "1"}
-    if any(_read(str(path.relative_to(_NET))) == _STRICT for path in _NET.glob("ipv4/conf/*/rp_filter")):
+    interfaces = os.listdir(_NET / "ipv4/conf") if (_NET / "ipv4/conf").is_dir() else []
+    if any(_read(f"ipv4/conf/{interface}/rp_filter") == _STRICT for interface in interfaces):
         wanted[_RP_FILTER] = _LOOSE
     if (_read(_ARP_IGNORE) or "0") in ("0", "1"):
         wanted[_ARP_IGNORE] = "2"
@@ -56,8 +57,9 @@ def prepare() -> None:
 def quiet_interface(interface: str) -> None:
     """Keep the kernel from talking on the TUN by itself."""
     if has_ipv6(interface):
-        _write(f"ipv6/conf/{interface}/addr_gen_mode", "1")
-        _write(f"ipv6/conf/{interface}/accept_ra", "0")
+        for name, value in (("addr_gen_mode", "1"), ("accept_ra", "0")):
+            if _read(f"ipv6/conf/{interface}/{name}") != value:
+                _write(f"ipv6/conf/{interface}/{name}", value)
 
 
 def restore() -> None:
@@ -100,7 +102,11 @@ def _write_saved(values: dict[str, str | None]) -> None:
 def _read(name: str) -> str | None:
     """The switch; None: there is none here. OSError: it cannot be said now, for want of descriptors."""
     try:
-        return (_NET / name).read_text().strip()
+        file = os.open(f"{_NET}/{name}", os.O_RDONLY | os.O_CLOEXEC)  # a change of state waits for a dozen of these
+        try:
+            return os.read(file, 64).decode().strip()
+        finally:
+            os.close(file)
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise

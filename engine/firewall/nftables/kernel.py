@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from engine.firewall.nftables.encode import INET, SUBSYSTEM, Batch
 from engine.firewall.nftables.render import TABLE
@@ -176,9 +177,16 @@ def _chain(data: bytes) -> str:
 
 def _rule(data: bytes) -> str:
     attributes = _attributes(data)
-    expressions = [expression for _, expression in _split(attributes.get(_RULE_EXPRESSIONS, b""))]
-    verdict = _verdict(_attributes(expressions[-1])) if expressions else "continue"
-    return f"{_text(attributes[_RULE_CHAIN])}: {_comment(attributes.get(_RULE_USERDATA, b''))} {verdict}"
+    chain, expressions = attributes[_RULE_CHAIN], attributes.get(_RULE_EXPRESSIONS, b"")
+    return _line(chain, expressions, attributes.get(_RULE_USERDATA, b""))
+
+
+@lru_cache(maxsize=512)
+def _line(chain: bytes, expressions: bytes, userdata: bytes) -> str:
+    """A rule in a few words; each load brings the same rules again."""
+    last = [expression for _, expression in _split(expressions)][-1:]
+    verdict = _verdict(_attributes(last[0])) if last else "continue"
+    return f"{_text(chain)}: {_comment(userdata)} {verdict}"
 
 
 def _verdict(expression: dict[int, bytes]) -> str:
