@@ -15,6 +15,7 @@ enum mh_app { MH_APP_UNKNOWN = 0, MH_APP_SERVICE = 1, MH_APP_PROBLEM_REPORT = 2 
 
 typedef struct {
     /* from the packet */
+    uint8_t src[16], dst[16]; /* IPv4 in the first 4 bytes, the rest zero */
     uint8_t version; /* 4 or 6 */
     uint8_t proto;   /* the upper-layer protocol, after extension headers; of an IPv6 later fragment, what its
                         fragment header claims comes next */
@@ -30,7 +31,6 @@ typedef struct {
     uint32_t frag_offset; /* in bytes, of a first or later fragment */
     uint32_t frag_len;    /* bytes of the fragmented datagram that it carries */
     bool more_fragments;
-    uint8_t src[16], dst[16]; /* IPv4 in the first 4 bytes, the rest zero */
     /* from the caller */
     uint8_t direction;
     uint8_t iface_in, iface_out; /* out: iface_out; in: iface_in; forward: both */

@@ -38,31 +38,28 @@ static int transport(mh_facts *f, const uint8_t *p, uint32_t len) {
         bool overlaps = f->proto == TCP && f->frag_offset < TCP_HEADER;
         return overlaps ? MH_REASON_FRAGMENT_BAD : 0;
     }
-    if (f->proto == TCP) {
-        if (len < TCP_HEADER)
+    if (f->proto == TCP || f->proto == UDP) {
+        /* Both say a length: of the header, in words, or of the datagram. One path, as which one it is varies packet by
+         * packet and a branch on it would be mispredicted. A first fragment holds less than the datagram claims. */
+        const bool tcp = f->proto == TCP;
+        const uint32_t least = tcp ? TCP_HEADER : UDP_HEADER;
+        const uint32_t most = tcp || f->fragment == MH_WHOLE ? len : UINT16_MAX;
+        if (len < least)
             return bad(f);
-        uint32_t header = (uint32_t)(p[12] >> 4) * 4;
-        if (header < TCP_HEADER || header > len)
+        const uint32_t field = mh_get16be(p + (tcp ? 12 : 4));
+        const uint32_t claimed = tcp ? field >> 12 << 2 : field;
+        if (claimed < least || claimed > most)
             return bad(f);
-    } else if (f->proto == UDP) {
-        if (len < UDP_HEADER)
-            return bad(f);
-        uint32_t claimed = mh_get16be(p + 4); /* of the whole datagram, so a first fragment holds less */
-        if (claimed < UDP_HEADER || (f->fragment == MH_WHOLE && claimed > len))
-            return bad(f);
+        f->has_ports = true;
+        f->sport = mh_get16be(p);
+        f->dport = mh_get16be(p + 2);
     } else if (f->proto == (f->version == 4 ? ICMP : ICMP6)) {
         if (len < ICMP_HEADER)
             return bad(f);
         f->has_icmp = true;
         f->icmp_type = p[0];
         f->icmp_code = p[1];
-        return 0;
-    } else {
-        return 0;
     }
-    f->has_ports = true;
-    f->sport = mh_get16be(p);
-    f->dport = mh_get16be(p + 2);
     return 0;
 }
 
@@ -92,6 +89,51 @@ static int parse4(const uint8_t *p, size_t len, mh_facts *f) {
     return transport(f, p + header, total - header);
 }
 
+static bool is_extension(uint8_t next) {
+    const uint64_t extensions = UINT64_C(1) << HOP_BY_HOP | UINT64_C(1) << ROUTING | UINT64_C(1) << FRAGMENT |
+                                UINT64_C(1) << AH | UINT64_C(1) << DESTINATION;
+    return next < 64 && extensions >> next & 1;
+}
+
+/* Walks the extension headers: the first is `*next` at p + 40. 0: *next is the protocol, its header is at p + *where. */
+static __attribute__((noinline)) int extensions(mh_facts *f, const uint8_t *p, uint32_t total, uint8_t *next, uint32_t *where) {
+    uint32_t at = 40;
+    bool fragmented = false; /* a fragment header was seen, atomic or not */
+    for (int n = 0; is_extension(*next); n++) {
+        uint32_t left = total - at;
+        uint32_t size = 8; /* a fragment header's */
+        if (*next == AH) {
+            size = left < 12 ? 12 : ((uint32_t)p[at + 1] + 2) * 4;
+            if (size < 12)
+                return bad(f);
+        } else if (*next != FRAGMENT) {
+            if (*next == HOP_BY_HOP && at != 40) /* only ever the first (RFC 8200 4.1) */
+                return bad(f);
+            size = left < 8 ? 8 : ((uint32_t)p[at + 1] + 1) * 8;
+        }
+        if (n == MAX_EXTENSION_HEADERS || size > left)
+            return bad(f);
+        if (*next == FRAGMENT) {
+            if (fragmented)
+                return MH_REASON_FRAGMENT_BAD;
+            fragmented = true;
+            uint32_t field = mh_get16be(p + at + 2);
+            f->frag_id = mh_get32be(p + at + 4);
+            if (field & 0xfff9) {
+                int reason = fragment(f, field & 0xfff8, field & 1, left - 8, at - 40);
+                if (reason)
+                    return reason;
+            }
+        }
+        *next = p[at];
+        at += size;
+        if (f->fragment == MH_LATER) /* what follows is the middle of a datagram, not a header */
+            break;
+    }
+    *where = at;
+    return 0;
+}
+
 static int parse6(const uint8_t *p, size_t len, mh_facts *f) {
     if (len < 40)
         return MH_REASON_MALFORMED;
@@ -105,41 +147,10 @@ static int parse6(const uint8_t *p, size_t len, mh_facts *f) {
 
     uint8_t next = p[6];
     uint32_t at = 40;
-    bool fragmented = false; /* a fragment header was seen, atomic or not */
-    for (int n = 0;; n++) {
-        uint32_t left = total - at;
-        uint32_t size;
-        if (next == HOP_BY_HOP || next == ROUTING || next == DESTINATION) {
-            if (next == HOP_BY_HOP && at != 40) /* only ever the first (RFC 8200 4.1) */
-                return bad(f);
-            size = left < 8 ? 8 : ((uint32_t)p[at + 1] + 1) * 8;
-        } else if (next == AH) {
-            size = left < 12 ? 12 : ((uint32_t)p[at + 1] + 2) * 4;
-            if (size < 12)
-                return bad(f);
-        } else if (next == FRAGMENT) {
-            size = 8;
-        } else {
-            break;
-        }
-        if (n == MAX_EXTENSION_HEADERS || size > left)
-            return bad(f);
-        if (next == FRAGMENT) {
-            if (fragmented)
-                return MH_REASON_FRAGMENT_BAD;
-            fragmented = true;
-            uint32_t field = mh_get16be(p + at + 2);
-            f->frag_id = mh_get32be(p + at + 4);
-            if (field & 0xfff9) {
-                int reason = fragment(f, field & 0xfff8, field & 1, left - 8, at - 40);
-                if (reason)
-                    return reason;
-            }
-        }
-        next = p[at];
-        at += size;
-        if (f->fragment == MH_LATER) /* what follows is the middle of a datagram, not a header */
-            break;
+    if (is_extension(next)) {
+        int reason = extensions(f, p, total, &next, &at);
+        if (reason)
+            return reason;
     }
     f->proto = next;
     f->header_len = (uint16_t)at;

@@ -17,6 +17,52 @@ static void random_programs_judge_as_the_naive_walk_does(void) {
     }
 }
 
+/* Intervals that begin and end at, before and after the edges of the tables' pages of 256 values, and the absent value. */
+static void every_port_and_icmp_type_is_found_in_its_interval(void) {
+    static const uint32_t edges[] = {0, 1, 255, 256, 257, 443, 444, 512, 768, 1023, 65279, 65280, 65535, 65536};
+    const size_t most = sizeof edges / sizeof *edges;
+    static const int dimensions[] = {MH_DIM_SPORT, MH_DIM_DPORT, MH_DIM_ICMP};
+    uint64_t seed = 11;
+    for (int i = 0; i < 12; i++) {
+        make_program(&m, &seed, i % 3 ? 60 : 100, 14);
+        for (size_t j = 0; j < 3; j++) {
+            const size_t n = m.dims[dimensions[j]].n;
+            for (size_t k = 1; k < n && n <= most; k++) /* the first, and the last n - 1 of them */
+                mh_put64le(m.bytes + m.dims[dimensions[j]].starts + k * 8, edges[most - n + k]);
+        }
+        mh_program *p = mh_program_load(m.bytes, m.len);
+        CHECK(p);
+        mh_facts f = random_facts(&seed);
+        f.has_ports = i % 2;
+        f.has_icmp = !f.has_ports;
+        for (uint32_t value = 0; value < 65536; value++) {
+            f.sport = (uint16_t)value;
+            f.dport = (uint16_t)(value * 257 + 255);
+            f.icmp_type = (uint8_t)(value >> 8);
+            f.icmp_code = (uint8_t)value;
+            CHECK(same(mh_judge(p, &f), naive_judge(&m, &f)));
+        }
+        mh_program_free(p);
+    }
+}
+
+/* Most packets have neither: they are judged by a row made at loading. */
+static void a_packet_without_owner_and_mark_is_judged_as_the_naive_walk_does(void) {
+    uint64_t seed = 12;
+    for (int i = 0; i < 200; i++) {
+        make_program(&m, &seed, 1 + random_below(&seed, i % 4 ? 64 : 300), 30);
+        mh_program *p = mh_program_load(m.bytes, m.len);
+        CHECK(p);
+        for (int j = 0; j < 60; j++) {
+            mh_facts f = random_facts(&seed);
+            f.has_uid = j % 3 == 1;
+            f.mark = j % 3 == 2 ? f.mark : 0;
+            CHECK(same(mh_judge(p, &f), naive_judge(&m, &f)));
+        }
+        mh_program_free(p);
+    }
+}
+
 static void no_policy_blocks_everything(void) {
     uint64_t seed = 8;
     mh_fragments *t = mh_fragments_new();
@@ -212,6 +258,8 @@ static void a_flood_of_first_fragments_can_only_lead_to_more_drops(void) {
 
 int main(void) {
     RUN(random_programs_judge_as_the_naive_walk_does);
+    RUN(every_port_and_icmp_type_is_found_in_its_interval);
+    RUN(a_packet_without_owner_and_mark_is_judged_as_the_naive_walk_does);
     RUN(no_policy_blocks_everything);
     RUN(facts_that_are_none_are_blocked);
     RUN(every_truncation_is_refused);
