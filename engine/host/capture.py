@@ -4,6 +4,7 @@ The kernel asks its rules in the order of their priorities. Ours come right afte
 software's, so that nobody's routes are asked first:
 
     100  fwmark MARK                    goto 199   the engine's own outer packets skip all this
+    105  in by the TUN                  the guests' table, while there is a tunnel: answers for those we forward for
     110  uid of an excluded user        main
     115  root's to the API's endpoint   main           outside Connected (API-1)
     120  to a local DNS server, port 53 main, if a route longer than /0 leads there (DNS-2)
@@ -23,6 +24,11 @@ sockets bound to another device. (For IPv4 ones Linux assumes a neighbour on tha
 firewall can stop them: docs/known-issues.md.) For IPv4 it is a rule for each protocol that unprivileged sockets can
 speak, because the kernel itself looks up a new route's gateway by the same rules, without a protocol: it must find
 the way by main, or no DHCP client could set a route while we run.
+
+Rule 105 speaks of what the tunnel sends us and is not for this machine. The guests' table (the mark plus one) is no
+table of anybody's routes: only those of main that lead to guests are copied there (engine/host/guests.py). Who may be
+answered is not the routing's to say: the firewall forwards answers only, and without one the TUN lets nothing in that
+is not for its own addresses, which only the kernel's own address translation can turn into a guest's (FWD-1).
 
 Main's own routes are asked for the LAN ranges only, and for these only while LAN is allowed. wg-quick and the
 reference app ask them for everything; a hostile DHCP server then routes what it likes past the tunnel
@@ -47,6 +53,7 @@ IPNetwork = IPv4Network | IPv6Network
 
 MAIN = 254
 ROOT = 0
+LOOPBACK = "lo"
 UDP = 17
 TCP = 6
 ICMP = 1
@@ -55,6 +62,7 @@ USER_PROTOCOLS = (TCP, UDP, ICMP, 33, 115, 132, 136)
 DEFAULT_ROUTES: tuple[IPNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 PRIORITY_MARKED = 100
+PRIORITY_GUESTS = 105
 PRIORITY_EXCLUDED = 110
 PRIORITY_API = 115
 PRIORITY_LOCAL_DNS = 120
@@ -71,8 +79,9 @@ class Rule:
     """One policy rule of one address family.
 
     `table` None: no lookup, but `goto` the rule of that priority, or `unreachable`, or simply go on. `unmarked`: for
-    packets without the mark only. `local`: for this machine's own packets only, not for those it forwards, which the
-    kernel takes for root's. `specific`: a route of length 0 found there does not count.
+    packets without the mark only. `incoming`: for packets that come in by this interface only; by LOOPBACK come this
+    machine's own, and none that it forwards, which the kernel takes for root's. `specific`: a route of length 0
+    found there does not count.
     """
 
     version: int
@@ -86,7 +95,7 @@ class Rule:
     protocol: int | None = None
     port: int | None = None
     uid: int | None = None
-    local: bool = False
+    incoming: str | None = None
     specific: bool = False
 
 
@@ -109,6 +118,7 @@ class Capture:
     * `lan`: destinations that main's specific routes may reach past the tunnel (allow LAN), except DNS.
     * `local_dns`: custom DNS servers reached outside the tunnel (DNS-2).
     * `api`: the endpoint that root reaches outside the tunnel (API-1).
+    * `guests`: whether answers for those we forward for come back from the tunnel (FWD-1).
     * `included_uids`: if any, only these users' packets are captured. `excluded_uids`: these users' never.
     """
 
@@ -122,11 +132,22 @@ class Capture:
     api: Endpoint | None = None
     included_uids: tuple[int, ...] = ()
     excluded_uids: tuple[int, ...] = ()
+    guests: bool = False
 
     @property
     def table(self) -> int:
         """The number of our routing table."""
         return self.mark
+
+    @property
+    def guests_table(self) -> int:
+        """The number of the table of the routes to guests."""
+        return guests_table(self.mark)
+
+
+def guests_table(mark: int) -> int:
+    """The number of the table of the routes to guests, of the engine with this mark."""
+    return mark + 1
 
 
 def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
@@ -137,6 +158,7 @@ def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
     wanted = [
         Rule(version, PRIORITY_END, None),
         Rule(version, PRIORITY_MARKED, None, goto=PRIORITY_END, mark=capture.mark),
+        *([Rule(version, PRIORITY_GUESTS, capture.guests_table, incoming=capture.interface)] if capture.guests else []),
         *([] if uids else [Rule(version, PRIORITY_ALL, table, mark=capture.mark, unmarked=True)]),
         *(
             Rule(version, PRIORITY_REST, None, unreachable=True, protocol=protocol, uid=uid)
@@ -149,7 +171,7 @@ def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
     if capture.api is not None and capture.api.address.version == version:
         to, api = _host(capture.api.address), capture.api
         wanted.append(
-            Rule(version, PRIORITY_API, MAIN, to=to, protocol=api.protocol, port=api.port, uid=ROOT, local=True)
+            Rule(version, PRIORITY_API, MAIN, to=to, protocol=api.protocol, port=api.port, uid=ROOT, incoming=LOOPBACK)
         )
     for protocol in (UDP, TCP):
         wanted += [Rule(version, PRIORITY_DNS, table, protocol=protocol, port=53, uid=uid) for uid in included]

@@ -22,7 +22,8 @@ from ipaddress import ip_network
 from typing import TypeVar
 
 from engine.host import rtnetlink, sysctl
-from engine.host.capture import Capture, IPAddress, rules
+from engine.host.capture import Capture, IPAddress, guests_table, rules
+from engine.host.guests import Way, to_guests, uplinks
 from engine.host.rtnetlink import RTN_UNICAST, UNREACHABLE_METRIC, Change, Route, Socket
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Host:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="netlink")
         self._socket: Socket | None = None
         self._captured: tuple[Capture, int] | None = None  # with the interface's index
+        self._uplinks: set[int] = set()  # the interfaces that have been one
 
     async def capture(self, capture: Capture) -> None:
         """Make the kernel route as `capture` says; what an earlier capture had beyond it goes. HostError."""
@@ -59,6 +61,7 @@ class Host:
         def work(netlink: Socket) -> None:
             self._captured = None
             self._captured = capture, _capture(netlink, capture)
+            self._follow_guests(netlink, *self._captured)
 
         await self._run(work)
 
@@ -70,15 +73,24 @@ class Host:
 
         def work(netlink: Socket) -> None:
             self._captured = None
+            self._uplinks.clear()
             _release(netlink, interface, mark)
 
         await self._run(work)
 
     async def disturbed(self) -> Disturbance | None:
-        """What somebody else has changed of the last capture; None: nothing. HostError."""
+        """What somebody else has changed of the last capture; None: nothing. HostError.
+
+        Guests that have come or gone are no disturbance: their routes are set.
+        """
 
         def work(netlink: Socket) -> Disturbance | None:
-            return _compare(netlink, *self._captured) if self._captured is not None else None
+            if self._captured is None:
+                return None
+            found = _compare(netlink, *self._captured)
+            if found is None:
+                self._follow_guests(netlink, *self._captured)
+            return found
 
         return await self._run(work)
 
@@ -93,6 +105,25 @@ class Host:
     async def route_mtu(self, address: IPAddress, mark: int) -> int:
         """The MTU of the route to `address` in bytes, 1500 when there is none."""
         return await self._run(lambda netlink: _route_mtu(netlink, address, mark))
+
+    def _follow_guests(self, netlink: Socket, capture: Capture, index: int) -> None:
+        """Let the guests' table have the routes to those who are there now, and only while answers may come."""
+        wanted: set[Route] = set()
+        if capture.guests:
+            ways = {version: netlink.ways(version) for version in _versions()}
+            known = uplinks((way for each in ways.values() for way in each), netlink.leased())
+            self._uplinks |= known or set()
+            if known is not None:
+                wanted = {route for version in ways for route in self._guests(ways[version], capture, index)}
+        there = {route for version in _versions() for route in netlink.routes(version, capture.guests_table)}
+        _make(netlink, [rtnetlink.remove_route(route) for route in there - wanted])
+        _make(netlink, [rtnetlink.set_guest_route(route) for route in wanted - there])
+
+    def _guests(self, ways: list[Way], capture: Capture, index: int) -> set[Route]:
+        return {
+            Route(network, capture.guests_table, interface=interface, metric=_metric(network.version))
+            for network, interface in to_guests(ways, {*self._uplinks, index})
+        }
 
     async def _run(self, job: Callable[[Socket], T]) -> T:
         def work() -> T:
@@ -153,6 +184,7 @@ def _release(netlink: Socket, interface: str | None, mark: int) -> None:
         raise HostError(f"the interface {interface} is no tunnel: it is left alone, and so is everything else")
     routes = [route for version in _versions() for route in netlink.routes(version, mark)]
     tunnels = {route.interface for route in routes if _is_tun(netlink, route.interface)} | {index}
+    routes += [route for version in _versions() for route in netlink.routes(version, guests_table(mark))]
     _make(netlink, [rtnetlink.remove_rule(rule) for version in _versions() for rule in netlink.rules(version)])
     _make(netlink, [rtnetlink.remove_link(i, "the tunnel's interface") for i in tunnels if i is not None])
     _make(netlink, [rtnetlink.remove_route(route) for route in routes])

@@ -12,11 +12,12 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address, ip_interface, ip_network
 
-from engine.host.capture import IPAddress, IPInterface, IPNetwork, Rule
+from engine.host.capture import MAIN, IPAddress, IPInterface, IPNetwork, Rule
+from engine.host.guests import Way
 
 PROTOCOL = 109  # routing protocol number of our rules and routes (rt_protos: unassigned)
 UNREACHABLE_METRIC = 0xFFFFFFFF
@@ -44,9 +45,12 @@ _SCOPE_UNIVERSE, _SCOPE_ANY = 0, 255
 _FRA_DST, _FRA_IIFNAME, _FRA_GOTO, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS, _FRA_TABLE = 1, 3, 4, 6, 10, 14, 15
 _FRA_UID_RANGE, _FRA_PROTOCOL, _FRA_IP_PROTO, _FRA_DPORT_RANGE = 20, 21, 22, 24
 _RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE, _RTA_MARK = 1, 4, 6, 8, 15, 16
+_RTA_GATEWAY, _RTA_MULTIPATH, _RTA_CACHEINFO, _RTA_VIA, _RTA_ENCAP_TYPE, _RTA_NH_ID = 5, 9, 12, 18, 21, 30
+_RTM_F_CLONED = 0x200
+_LEARNED = (1, 9, 16)  # RTPROT_REDIRECT, RTPROT_RA, RTPROT_DHCP
+_IFA_F_PERMANENT = 0x80
 _RTAX_MTU = 2
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_LOOPBACK = b"lo\0"  # the input interface of what this machine sends itself
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
 _INFO_KIND = 1
 
@@ -177,6 +181,21 @@ class Socket:
             found.add(ip_interface(f"{ip_address(address)}/{body[1]}"))
         return found
 
+    def ways(self, version: int) -> list[Way]:
+        """Main's routes of an IP version, as to where they lead."""
+        dump = self.ask(_GETROUTE, _DUMP, struct.pack("=B11x", _FAMILY[version]) + _u32(_RTA_TABLE, MAIN))
+        return [way for way in (_parse_way(body, version) for body in dump) if way is not None]
+
+    def leased(self) -> set[int]:
+        """The indices of the network devices that have an address for a limited time."""
+        found = set()
+        for body in self.ask(_GETADDR, _DUMP, bytes(8)):
+            attributes = _attributes(body[8:])
+            flags = _number(attributes[_IFA_FLAGS]) if _IFA_FLAGS in attributes else body[2]
+            if not flags & _IFA_F_PERMANENT:
+                found.add(int(struct.unpack_from("=I", body, 4)[0]))
+        return found
+
     def index(self, name: str) -> int | None:
         """The index of the network device of this name; None: there is none."""
         try:
@@ -227,6 +246,12 @@ def remove_rule(rule: Rule) -> Change:
 def set_route(route: Route, what: str) -> Change:
     """Add a route, or put it in place of another to the same network."""
     return Change(what, _NEWROUTE, _CREATE | _REPLACE, _route(route, _SCOPE_UNIVERSE))
+
+
+def set_guest_route(route: Route) -> Change:
+    """Add a route to guests; their interface may just have gone or gone down, and with it the guests."""
+    gone = (errno.ENODEV, errno.ENETDOWN, errno.ENETUNREACH, errno.EINVAL)
+    return replace(set_route(route, f"the route to the guests of {route.network}"), fine=gone)
 
 
 def remove_route(route: Route) -> Change:
@@ -284,8 +309,8 @@ def _rule(rule: Rule) -> bytes:
         body += _attribute(_FRA_DPORT_RANGE, struct.pack("=HH", rule.port, rule.port))
     if rule.uid is not None:
         body += _attribute(_FRA_UID_RANGE, struct.pack("=II", rule.uid, rule.uid))
-    if rule.local:
-        body += _attribute(_FRA_IIFNAME, _LOOPBACK)
+    if rule.incoming is not None:
+        body += _attribute(_FRA_IIFNAME, rule.incoming.encode() + b"\0")
     if rule.specific:
         body += _u32(_FRA_SUPPRESS, 0)
     return body
@@ -314,7 +339,7 @@ def _parse_rule(body: bytes, version: int) -> Rule | None:
         protocol=attributes[_FRA_IP_PROTO][0] if _FRA_IP_PROTO in attributes else None,
         port=struct.unpack_from("=H", attributes[_FRA_DPORT_RANGE])[0] if _FRA_DPORT_RANGE in attributes else None,
         uid=struct.unpack_from("=I", attributes[_FRA_UID_RANGE])[0] if _FRA_UID_RANGE in attributes else None,
-        local=attributes.get(_FRA_IIFNAME) == _LOOPBACK,
+        incoming=_text(attributes[_FRA_IIFNAME]) if _FRA_IIFNAME in attributes else None,
         specific=number(_FRA_SUPPRESS) == 0,
     )
 
@@ -345,6 +370,29 @@ def _parse_route(body: bytes, version: int) -> Route:
         unreachable=unreachable,
         metric=_number(attributes.get(_RTA_PRIORITY, bytes(4))),
         protocol=body[5],
+    )
+
+
+def _parse_way(body: bytes, version: int) -> Way | None:
+    """None: it leads nowhere, or is a cached one."""
+    if body[7] != RTN_UNICAST or struct.unpack_from("=I", body, 8)[0] & _RTM_F_CLONED:
+        return None
+    attributes = _attributes(body[12:])
+    by = [_number(attributes[_RTA_OIF])] if _RTA_OIF in attributes else []
+    hops, offset = attributes.get(_RTA_MULTIPATH, b""), 0
+    while offset + 8 <= len(hops):  # struct rtnexthop: length, flags, hops, interface
+        length, _, index = struct.unpack_from("=HHi", hops, offset)
+        by.append(index)
+        offset += max(8, (length + 3) & ~3)
+    indirect = (_RTA_GATEWAY, _RTA_VIA, _RTA_MULTIPATH, _RTA_NH_ID, _RTA_ENCAP_TYPE)
+    # struct rta_cacheinfo: clntref, lastuse, expires...
+    expires = struct.unpack_from("=i", attributes[_RTA_CACHEINFO], 8)[0] if _RTA_CACHEINFO in attributes else 0
+    to = attributes.get(_RTA_DST)
+    return Way(
+        network=ip_network(f"{ip_address(to)}/{body[1]}") if to is not None else _EVERYTHING[version],
+        interfaces=tuple(by),
+        direct=bool(by) and not any(kind in attributes for kind in indirect),
+        learned=body[5] in _LEARNED or expires != 0,
     )
 
 

@@ -96,6 +96,20 @@ def _remove_local_net(arena: Arena) -> None:
     arena.lab["rogue"].ip(f"addr del {world.WEB6}/128 dev eth0")
 
 
+_GUESTS_OWN = (f"{world.GUEST4}/32", f"{world.GUEST6}/128")
+
+
+def _add_routes_to_the_guest(arena: Arena) -> None:
+    """The same for what comes back: the guest is said to live behind the rogue, who waits for the answers."""
+    for network, rogue in zip(_GUESTS_OWN, (world.ROGUE4, world.ROGUE6), strict=True):
+        arena.lab["device"].ip(f"{'-6 ' if ':' in network else ''}route replace {network} via {rogue} dev eth0")
+
+
+def _remove_routes_to_the_guest(arena: Arena) -> None:
+    for network in _GUESTS_OWN:
+        arena.lab["device"].ip(f"{'-6 ' if ':' in network else ''}route del {network} dev eth0")
+
+
 def _link(ns: Namespace, interface: str = "eth0") -> tuple[str, bytes]:
     """An interface's link-local address and its MAC."""
     found = re.search(r"inet6 (fe80::[0-9a-f:]+)", ns.ip(f"-6 addr show dev {interface} scope link"))
@@ -375,6 +389,10 @@ TESTS = (
     Test(
         GROUP, "the internet as the local network (LocalNet)", _lures(_add_local_net, _remove_local_net),
         (*CONTROLLED, *LAN_TOO), gap="LNX-1",
+    ),
+    Test(
+        GROUP, "rogue DHCP routes to the guest", _lures(_add_routes_to_the_guest, _remove_routes_to_the_guest),
+        (*CONTROLLED, *BLOCKING), gap="LNX-1",
     ),
     Test(GROUP, "ICMP redirects", _lures(_redirect, _undo_redirect), (*CONTROLLED, *BLOCKING), gap="LNX-1"),
     Test(

@@ -227,12 +227,12 @@ def _inbound() -> Iterator[Row]:
 
 def _forwarded() -> Iterator[Row]:
     guest = "guest"
-    yield Row(Probe("a guest's TCP", "internet", tcp(world.WEB4), role=guest), lost="LNX-7")
+    yield Row(Probe("a guest's TCP", "internet", tcp(world.WEB4), role=guest))
     yield Row(Probe("a guest's TCP, IPv6", "internet", tcp(world.WEB6), role=guest), lost="LNX-7")
-    yield Row(Probe("a guest's UDP", "internet", udp(world.WEB4), role=guest), lost="LNX-7")
-    yield Row(Probe("a guest's UDP, in fragments", "internet", udp(world.WEB4, size=BIG), role=guest), lost="LNX-7")
-    yield Row(Probe("a guest's ping", "internet", ping(world.WEB4), role=guest), lost="LNX-7")
-    yield Row(Probe("a guest's DNS to the relay's resolver", "gateway", dns(world.GATEWAY4), role=guest), lost="LNX-7")
+    yield Row(Probe("a guest's UDP", "internet", udp(world.WEB4), role=guest))
+    yield Row(Probe("a guest's UDP, in fragments", "internet", udp(world.WEB4, size=BIG), role=guest))
+    yield Row(Probe("a guest's ping", "internet", ping(world.WEB4), role=guest))
+    yield Row(Probe("a guest's DNS to the relay's resolver", "gateway", dns(world.GATEWAY4), role=guest))
     yield Row(Probe("a guest's DNS to the provider's resolver", "other DNS", dns(world.ISP4), role=guest))
     yield Row(Probe("a guest's DNS to a LAN host", "local resolver", dns(world.LAN_HOST4), role=guest))
     yield Row(Probe("a guest's UDP to a LAN host", "LAN", udp(world.LAN_HOST4), role=guest))

@@ -96,6 +96,8 @@ class Policy:
     * `api`: the endpoint of API-1; `tunnel`: the device, as soon as it exists (CON-3).
     * `dns`: custom DNS servers, public or local (DNS-2); empty: the tunnel's gateways answer (DNS-1).
     * `kept`: in Disconnecting, the state whose rules stay in force (DSC-1).
+    * `tun_only`: the TUN alone judges (VPN-service mode on Linux): no firewall tells answers from unasked packets, so
+      what comes in by the tunnel has to be for the tunnel's own addresses (FWD-1).
     * `ios_blocking`: the blocking variant that we offer on iOS; without it Error does not block (MOB-4).
     """
 
@@ -110,13 +112,14 @@ class Policy:
     dns: tuple[IPAddress, ...] = ()
     kept: State | None = None
     ios_blocking: bool = False
+    tun_only: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.state, State):
             raise ValueError(f"state must be a State, not {self.state!r}")
         if not isinstance(self.platform, Platform):
             raise ValueError(f"platform must be a Platform, not {self.platform!r}")
-        for field in ("allow_lan", "always_require_vpn", "ios_blocking"):
+        for field in ("allow_lan", "always_require_vpn", "ios_blocking", "tun_only"):
             if not isinstance(getattr(self, field), bool):
                 raise ValueError(f"{field} must be true or false, not {getattr(self, field)!r}")
         for field in ("peer", "bridge", "api"):
@@ -137,6 +140,8 @@ class Policy:
             raise ValueError("Connected needs a tunnel")
         if self.ios_blocking and self.platform is not Platform.IOS:
             raise ValueError(f"ios_blocking belongs to iOS alone, not to {self.platform}")
+        if self.tun_only and self.platform is not Platform.LINUX:
+            raise ValueError(f"tun_only belongs to Linux alone, not to {self.platform}")
 
     @property
     def enforced(self) -> State:

@@ -38,7 +38,7 @@ def rules_for(policy: Policy) -> tuple[Rule, ...]:
         return (*_android_blocking(), P0)
     if policy.platform is Platform.IOS and policy.enforced is State.ERROR and not policy.ios_blocking:
         return (_IOS_OPEN, P0)
-    rules = [_LOOPBACK, *_DHCP, *_NDP]
+    rules = [_LOOPBACK, *_from_the_tunnel_alone(policy), *_DHCP, *_NDP]
     # On a phone the service's own sockets never pass the TUN (MOB-1): no packet there may claim to be theirs.
     if not policy.platform.mobile:
         rules += _first_hop_and_api(policy)
@@ -252,7 +252,39 @@ def _tunnel(policy: Policy) -> list[Rule]:
     if policy.tunnel is None or policy.enforced is State.ERROR:
         return []
     id = "CTD-1" if policy.enforced is State.CONNECTED else "CON-3"
-    return [Rule(id, "everything inside the tunnel", accept=True, forward=True, interfaces=(Interface.TUNNEL,))]
+    inside = Rule(id, "everything inside the tunnel", accept=True, interfaces=(Interface.TUNNEL,))
+    if policy.platform is not Platform.LINUX:
+        return [inside]
+    into = replace(inside, what="everything into the tunnel", directions=_OUT, forward=True)
+    if policy.tun_only:
+        return [into]  # what comes from it has been judged: `_from_the_tunnel_alone`
+    answers = Rule(
+        "FWD-1", "answers from the tunnel to whom we forward for", accept=True, directions=_IN, forward=True,
+        interfaces=(Interface.TUNNEL,), reply=True,
+    )  # fmt: skip
+    return [into, replace(inside, what="everything from the tunnel", directions=_IN), answers, _UNASKED]
+
+
+# Said outright, since LAN-1 would let it through: a relay may answer a guest, not knock at it or at the LAN.
+_UNASKED = Rule(
+    "FWD-1", "from the tunnel, for somebody else, unasked", accept=False, reject=True, directions=_IN, forward=True,
+    interfaces=(Interface.TUNNEL,),
+)  # fmt: skip
+
+
+def _from_the_tunnel_alone(policy: Policy) -> list[Rule]:
+    """What comes in where no firewall stands behind the TUN, which cannot tell answers from what was not asked for.
+
+    For the tunnel's own addresses. What is for others might be forwarded, so here not even DHCP is let through.
+    """
+    if not policy.tun_only or policy.tunnel is None or policy.enforced is State.ERROR:
+        return []
+    id = "CTD-1" if policy.enforced is State.CONNECTED else "CON-3"
+    own = Rule(
+        id, "everything from the tunnel for its own addresses", accept=True, directions=_IN,
+        interfaces=(Interface.TUNNEL,), destinations=tuple(nets.host(address) for address in policy.tunnel.addresses),
+    )  # fmt: skip
+    return [own, _UNASKED] if own.destinations else [_UNASKED]
 
 
 def _android_blocking() -> tuple[Rule, ...]:

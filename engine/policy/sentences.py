@@ -26,7 +26,8 @@ SENTENCES: dict[str, str] = {
     "255.255.255.255 port 67.",
     "LAN-4": "With the local network allowed, this machine may answer as a DHCPv4 server: UDP from port 67 to port 68.",
     # Forwarding, API
-    "FWD-1": "On Linux, what may come in or go out may also be forwarded; every other forwarded packet is rejected.",
+    "FWD-1": "On Linux, what may come in or go out may also be forwarded, but from the tunnel only answers; every "
+    "other forwarded packet is rejected.",
     "API-1": "Outside Connected, the API's address, port and protocol may be reached, with its answers: by root on "
     "Linux and macOS, by the service and the problem-report tool on Windows.",
     "API-2": "In Connected, the API is reached inside the tunnel only.",

@@ -104,6 +104,7 @@ class Configuration:
         return Settings(
             platform=self.profile.platform,
             ios_blocking=self.profile.ios_blocking,
+            tun_only=self.profile.platform is Platform.LINUX and not self.firewall,
             allow_lan=self.allow_lan,
             always_require_vpn=self.always_require_vpn,
             api=self.api,
@@ -126,9 +127,11 @@ class Configuration:
         """What the machine has to route into the TUN while `policy` is in force; `mtu` where none is configured.
 
         The LAN goes past the TUN while it is allowed (LAN-1, LAN-2), never its DNS (policy.md: DNS comes before LAN);
-        local custom DNS servers only in Connected (DNS-2, DNS-3); root's way to the API outside it (API-1, API-2).
+        local custom DNS servers only in Connected (DNS-2, DNS-3); root's way to the API outside it (API-1, API-2);
+        the answers for guests come back from it while there is a tunnel (FWD-1).
         """
         connected = policy.enforced is State.CONNECTED
+        tunnelled = policy.tunnel is not None and policy.enforced is not State.ERROR
         api = policy.api if policy.platform is Platform.LINUX and not connected else None
         return Capture(
             interface=self.interface,
@@ -141,6 +144,7 @@ class Configuration:
             api=Endpoint(api.ip, api.port, nets.UDP if api.protocol is Protocol.UDP else nets.TCP) if api else None,
             included_uids=self.allowed_uids,
             excluded_uids=self.disallowed_uids,
+            guests=policy.platform is Platform.LINUX and tunnelled,
         )
 
     def resolvers(self, state: State) -> tuple[IPAddress, ...]:

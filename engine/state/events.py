@@ -81,6 +81,7 @@ class Settings:
 
     platform: Platform = Platform.LINUX
     ios_blocking: bool = False
+    tun_only: bool = False
     allow_lan: bool = False
     always_require_vpn: bool = False
     api: Hop | None = None

@@ -69,6 +69,7 @@ class Situation:
             tunnel=candidate.tunnel if self.device else None,
             dns=settings.dns,
             ios_blocking=settings.ios_blocking,
+            tun_only=settings.tun_only,
         )
 
     @property

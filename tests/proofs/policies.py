@@ -170,6 +170,12 @@ def corners(platform: Platform, count: int) -> Iterator[Case]:
         Policy(State.CONNECTED, platform, True, tunnel=bare, dns=(_A("1.1.1.1"),)),
         Policy(State.CONNECTING, platform, True, tunnel=bare),
     ]
+    if platform is Platform.LINUX:
+        peer = Hop(server4, 51820, udp)
+        named += [
+            Policy(state, platform, lan, peer=peer, tunnel=own, tun_only=True)
+            for state, lan, own in product((State.CONNECTING, State.CONNECTED), (False, True), (tunnel, bare))
+        ]
     rng = random.Random(platform.value)
     named += [random_policy(rng, platform, name) for _ in range(count)]
     for policy in named:

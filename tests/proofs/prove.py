@@ -319,5 +319,6 @@ def question(case: Case, enforcer: Enforcer, artefact: Any) -> tuple[object, ...
     hops = (policy.peer, policy.bridge) if state in ("connecting", "connected") and not mobile else ()
     return (
         enforcer.name, text, policy.platform, state, mobile_blocks, policy.ios_blocking, policy.allow_lan, hops,
-        None if state == "connected" or mobile else policy.api, policy.tunnel, policy.dns, id(case.symbols),
+        None if state == "connected" or mobile else policy.api, policy.tunnel, policy.tun_only, policy.dns,
+        id(case.symbols),
     )  # fmt: skip

@@ -128,7 +128,7 @@ def _kill_switch(case: Case, accept: Any) -> Any:
         named.append(_to("ff01::/16", "ff02::/16", "ff03::/16", "ff04::/16", "ff05::/16"))
         named.append(z3.And(p.proto == UDP, p.has_ports, p.sport == 67, p.dport == 68))
     if policy.platform is Platform.LINUX and policy.enforced is not State.ERROR:
-        named.append(z3.And(THROUGH, p.iface_in == _TUNNEL))  # FWD-1: what may come in by the tunnel
+        named.append(z3.And(THROUGH, p.iface_in == _TUNNEL, p.reply))  # FWD-1: what somebody has asked for
     return z3.And(accept, LEAVES, z3.Not(z3.Or(named)))
 
 

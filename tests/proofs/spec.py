@@ -299,27 +299,48 @@ class Sentences:
     # ---- the tunnel ----
 
     def tunnel(self, state: str) -> Any:
-        """CTD-1, CON-3: both directions over the tunnel interface."""
+        """CTD-1, CON-3: both directions over the tunnel interface; forwarded from it are answers (decision FWD-1)."""
         if self.policy.tunnel is None or state not in ("connecting", "connected"):
             return z3.BoolVal(False)
         everything = z3.BoolVal(True)
-        return z3.Or(self.outgoing(everything, by=Interface.TUNNEL), self.incoming(everything, by=Interface.TUNNEL))
+        return z3.Or(
+            self.outgoing(everything, by=Interface.TUNNEL),
+            self.incoming(everything, by=Interface.TUNNEL, forwards=False),
+            self.incoming(self.packet.reply, by=Interface.TUNNEL),
+        )
+
+    def unasked(self, state: str) -> Any:
+        """Decision FWD-1: what comes out of the tunnel for others and answers nothing is not for the LAN either."""
+        if self.policy.tunnel is None or state not in ("connecting", "connected"):
+            return z3.BoolVal(False)
+        return z3.And(self.forwarded, self.packet.iface_in == int(Interface.TUNNEL), z3.Not(self.packet.reply))
+
+    def for_others(self, state: str) -> Any:
+        """Decision FWD-1, where the TUN alone judges: whatever comes out of the tunnel and is not for its addresses."""
+        if not self.policy.tun_only or self.policy.tunnel is None or state not in ("connecting", "connected"):
+            return z3.BoolVal(False)
+        others = z3.Or(self.forwarded, z3.And(self.into, z3.Not(self.is_to(*self.policy.tunnel.addresses))))
+        return z3.And(others, self.packet.iface_in == int(Interface.TUNNEL))
 
     # ---- all together ----
 
     def permitted(self, state: str) -> Any:
-        """P-0: what is permitted, and nothing else; DNS-* stand before the tunnel and the LAN."""
-        return z3.Or(
+        """P-0: what is permitted, and nothing else; DNS-* stand before the tunnel, and the tunnel before the LAN."""
+        named = z3.Or(
             _always(self.packet, self.policy.platform),
             self.first_hop(state), self.api(state),
             z3.And(
                 z3.Not(self.not_for_others(state)),
                 z3.Or(
                     self.dns(state),
-                    z3.And(z3.Not(self.asks_dns()), z3.Or(self.tunnel(state), self.lan())),
+                    z3.And(
+                        z3.Not(self.asks_dns()),
+                        z3.Or(self.tunnel(state), z3.And(z3.Not(self.unasked(state)), self.lan())),
+                    ),
                 ),
             ),
         )  # fmt: skip
+        return z3.And(z3.Not(self.for_others(state)), named)
 
 
 @cache

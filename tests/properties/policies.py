@@ -106,6 +106,7 @@ def policies(draw: st.DrawFn) -> Policy:
         dns=draw(st.lists(st.sampled_from(RESOLVER), max_size=3, unique=True).map(tuple)),
         kept=kept if state is State.DISCONNECTING else None,
         ios_blocking=platform is Platform.IOS and draw(st.booleans()),
+        tun_only=platform is Platform.LINUX and draw(st.booleans()),
     )
 
 

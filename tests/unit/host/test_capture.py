@@ -71,8 +71,8 @@ def test_a_local_dns_server_is_reached_outside_by_port_53_alone() -> None:
 def test_the_api_is_reached_outside_by_root_itself_at_its_port_alone() -> None:
     capture = Capture("mh0", MARK, api=Endpoint(ip_address("203.0.113.7"), 443, 6))
     [api] = [rule for rule in rules(capture, 4) if rule.table == MAIN]
-    assert (api.priority, str(api.to), api.protocol, api.port, api.uid, api.local) == (
-        PRIORITY_API, "203.0.113.7/32", 6, 443, 0, True
+    assert (api.priority, str(api.to), api.protocol, api.port, api.uid, api.incoming) == (
+        PRIORITY_API, "203.0.113.7/32", 6, 443, 0, "lo"
     )  # fmt: skip
     assert all(rule.table != MAIN for rule in rules(capture, 6))
 

@@ -256,7 +256,7 @@ def test_dns_comes_before_lan(state: Policy) -> None:
 
 def test_fwd1_forwards_what_may_go_out_or_come_in() -> None:
     assert says(CONNECTED, forward(OTHER, TUN, TCP, "172.17.0.2", THERE, 4000, 443)) == "accept CTD-1"
-    assert says(CONNECTED, forward(TUN, OTHER, TCP, THERE, "172.17.0.2", 443, 4000)) == "accept CTD-1"
+    assert says(CONNECTED, forward(TUN, OTHER, TCP, THERE, "172.17.0.2", 443, 4000, reply=True)) == "accept FWD-1"
     assert says(replace(ERROR, allow_lan=True), forward(OTHER, OTHER, TCP, THERE, HERE, 1, 2)) == "accept LAN-1"
     assert says(ERROR, forward(OTHER, OTHER, UDP, THERE, HERE, 67, 68)) == "accept DHCP4-2"
 
@@ -264,6 +264,35 @@ def test_fwd1_forwards_what_may_go_out_or_come_in() -> None:
 @everywhere
 def test_fwd1_rejects_every_other_forwarded_packet(state: Policy) -> None:
     assert says(state, forward(OTHER, OTHER, TCP, "172.17.0.2", THERE, 4000, 443)) == "reject P-0"
+
+
+@pytest.mark.parametrize("lan", [False, True])
+def test_fwd1_forwards_from_the_tunnel_what_was_asked_for_and_nothing_else(lan: bool) -> None:
+    for state in (replace(CONNECTED, allow_lan=lan), replace(CONNECTING, allow_lan=lan)):
+        for guest in ("172.17.0.2", "fd05::2"):
+            there = THERE6 if ":" in guest else THERE
+            answer = forward(TUN, OTHER, UDP, there, guest, 443, 4000, reply=True)
+            assert says(state, answer) == "accept FWD-1"
+            assert says(state, replace(answer, reply=False)) == "reject FWD-1"
+            assert says(state, replace(answer, reply=False, src=answer.dst)) == "reject FWD-1"
+
+
+def test_fwd1_where_the_tun_alone_judges_it_lets_in_what_is_for_the_tunnels_own_addresses_only() -> None:
+    alone = replace(CONNECTED, tun_only=True, allow_lan=True)
+    assert says(alone, into(TCP, THERE, "10.64.0.2", 443, 4000, via=TUN)) == "accept CTD-1"
+    assert says(alone, into(TCP, THERE6, "fc00:bbbb::2", 443, 4000, via=TUN)) == "accept CTD-1"
+    for guest in ("172.17.0.2", "192.168.1.5", "10.64.0.3"):
+        packet = into(TCP, THERE, guest, 443, 4000, via=TUN)
+        assert says(alone, packet) == "drop FWD-1"
+        assert says(alone, into(TCP, "192.168.1.1", guest, 443, 4000, via=TUN)) == "drop FWD-1", (
+            "LAN-1 is not the tunnel's"
+        )
+        assert says(CONNECTED, packet) == "accept CTD-1"
+    assert says(alone, into(UDP, THERE, "172.17.0.2", 67, 68, via=TUN)) == "drop FWD-1", "nor is DHCP4-2"
+    assert says(alone, into(UDP, THERE6, "fd05::2", 443, 4000, via=TUN)) == "drop FWD-1"
+    nowhere = replace(alone, tunnel=replace(alone.tunnel, addresses=()))
+    assert says(nowhere, into(TCP, THERE, "10.64.0.2", 443, 4000, via=TUN)) == "drop FWD-1"
+    assert says(alone, out(TCP, "172.17.0.2", THERE, 4000, 443, via=TUN)) == "accept CTD-1"
 
 
 def test_fwd1_does_not_forward_dns_past_the_tunnel() -> None:

@@ -104,7 +104,8 @@ class FakeTunnel:
         if self.world.breaks_apply and code is not None:
             raise MemoryError("no memory")
         self.world.program = code
-        self.world.log.append(f"apply {rules[-2] if len(rules) > 1 else None}")
+        telling = [id for id in rules if id not in ("P-0", "FWD-1")]
+        self.world.log.append(f"apply {telling[-1] if telling else None}")
 
     async def configure(self, config: DeviceConfig) -> None:
         await self.world.hang("configure" if config.private_key else "silence")
