@@ -5,7 +5,9 @@
  * has no rotation: by 16 and by 8 it is one byte shuffle, by 12 and by 7 two shifts and an OR, so a quarter round is
  * 16 operations, six of which only two ports take. Bound: 80 quarter rounds at four operations a cycle for 512
  * bytes, 0.63 cycles a byte. There are sixteen registers for sixteen words and what the rotations need besides; so
- * the four quarter rounds are done two by two, and the words of the other two may rest on the stack.
+ * the four quarter rounds are done two by two, and two words of the other two rest on the stack. Words 8 and 9 change
+ * places with 10 and 11 twice in a double round, as the second pair of a column round and the first pair of the
+ * diagonal round need the same two.
  */
 #include "aead_wide.h"
 
@@ -29,29 +31,55 @@ INLINE __m256i rotate8(__m256i x) {
 
 #define ROTATE(x, by) _mm256_or_si256(_mm256_slli_epi32(x, by), _mm256_srli_epi32(x, 32 - (by)))
 
+INLINE void add(__m256i *x, __m256i y) {
+    *x = _mm256_add_epi32(*x, y);
+    MH_KEEP(*x);
+}
+
+/* x = (x ^ y) rotated. */
+#define XOR_ROTATED(name, rotated)                       \
+    INLINE void name(__m256i *x, __m256i y) {            \
+        const __m256i both = _mm256_xor_si256(*x, y);    \
+        *x = rotated;                                    \
+        MH_KEEP(*x);                                     \
+    }
+XOR_ROTATED(xor16, rotate16(both))
+XOR_ROTATED(xor12, ROTATE(both, 12))
+XOR_ROTATED(xor8, rotate8(both))
+XOR_ROTATED(xor7, ROTATE(both, 7))
+
 /* Two quarter rounds, word by word side by side. */
-INLINE void quarters(__m256i x[16], const int a, const int b, const int c, const int d, const int e, const int f,
-                     const int g, const int h) {
-    x[a] = _mm256_add_epi32(x[a], x[b]);
-    x[e] = _mm256_add_epi32(x[e], x[f]);
-    x[d] = rotate16(_mm256_xor_si256(x[d], x[a]));
-    x[h] = rotate16(_mm256_xor_si256(x[h], x[e]));
-    x[c] = _mm256_add_epi32(x[c], x[d]);
-    x[g] = _mm256_add_epi32(x[g], x[h]);
-    x[b] = _mm256_xor_si256(x[b], x[c]);
-    x[f] = _mm256_xor_si256(x[f], x[g]);
-    x[b] = ROTATE(x[b], 12);
-    x[f] = ROTATE(x[f], 12);
-    x[a] = _mm256_add_epi32(x[a], x[b]);
-    x[e] = _mm256_add_epi32(x[e], x[f]);
-    x[d] = rotate8(_mm256_xor_si256(x[d], x[a]));
-    x[h] = rotate8(_mm256_xor_si256(x[h], x[e]));
-    x[c] = _mm256_add_epi32(x[c], x[d]);
-    x[g] = _mm256_add_epi32(x[g], x[h]);
-    x[b] = _mm256_xor_si256(x[b], x[c]);
-    x[f] = _mm256_xor_si256(x[f], x[g]);
-    x[b] = ROTATE(x[b], 7);
-    x[f] = ROTATE(x[f], 7);
+INLINE void quarters(__m256i *a, __m256i *b, __m256i *c, __m256i *d, __m256i *e, __m256i *f, __m256i *g, __m256i *h) {
+    add(a, *b), add(e, *f);
+    xor16(d, *a), xor16(h, *e);
+    add(c, *d), add(g, *h);
+    xor12(b, *c), xor12(f, *g);
+    add(a, *b), add(e, *f);
+    xor8(d, *a), xor8(h, *e);
+    add(c, *d), add(g, *h);
+    xor7(b, *c), xor7(f, *g);
+}
+
+/* The twenty rounds. A copy of the words, whose indices are all known, as the caller's must lie in memory. */
+INLINE void rounds(__m256i words[16]) {
+    __m256i x[16], c01[2], c23[2] = {words[10], words[11]};
+    _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++) x[i] = words[i];
+    __m256i c = x[8], g = x[9];
+    MH_REST(c23);
+    for (int i = 0; i < 10; i++) {
+        quarters(&x[0], &x[4], &c, &x[12], &x[1], &x[5], &g, &x[13]);
+        c01[0] = c, c01[1] = g;
+        MH_REST(c01);
+        c = c23[0], g = c23[1];
+        quarters(&x[2], &x[6], &c, &x[14], &x[3], &x[7], &g, &x[15]);
+        quarters(&x[0], &x[5], &c, &x[15], &x[1], &x[6], &g, &x[12]);
+        c23[0] = c, c23[1] = g;
+        MH_REST(c23);
+        c = c01[0], g = c01[1];
+        quarters(&x[2], &x[7], &c, &x[13], &x[3], &x[4], &g, &x[14]);
+    }
+    x[8] = c, x[9] = g, x[10] = c23[0], x[11] = c23[1];
+    _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++) words[i] = x[i];
 }
 
 /* x becomes the words of the eight blocks: x[w] is word w of all. */
@@ -63,12 +91,7 @@ INLINE void blocks(const uint32_t key[8], __m256i number, __m256i low, __m256i h
     x[13] = _mm256_setzero_si256();
     x[14] = low;
     x[15] = high;
-    for (int i = 0; i < 10; i++) {
-        quarters(x, 0, 4, 8, 12, 1, 5, 9, 13);
-        quarters(x, 2, 6, 10, 14, 3, 7, 11, 15);
-        quarters(x, 0, 5, 10, 15, 1, 6, 11, 12);
-        quarters(x, 2, 7, 8, 13, 3, 4, 9, 14);
-    }
+    rounds(x);
     _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) x[i] = _mm256_add_epi32(x[i], _mm256_set1_epi32((int)expand[i]));
     _Pragma("GCC unroll 8") for (int i = 0; i < 8; i++)
         x[4 + i] = _mm256_add_epi32(x[4 + i], _mm256_set1_epi32((int)key[i]));
