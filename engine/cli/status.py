@@ -147,6 +147,9 @@ def _counters(data: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("verdicts", ", ".join(f"{rule} {v['packets']}" for rule, v in data["verdicts"].items())))
     if data["drops"]:
         rows.append(("drops", ", ".join(f"{reason} {count}" for reason, count in data["drops"].items())))
+    if dropped := data.get("firewall_drops"):
+        told = ", ".join(f"{drop['rule']} {drop['direction']} {drop['packets']}" for drop in dropped)
+        rows.append(("by nftables", told))
     if data["offloads"]:
         used = [name for name, on in data["offloads"].items() if on]
         rows.append(("offloads", ", ".join(used) or "none"))

@@ -24,6 +24,7 @@ from engine.management.schema import (
     Detail,
     ErrorCode,
     Explanation,
+    FirewallDrop,
     Gap,
     Hello,
     Imported,
@@ -176,6 +177,7 @@ def status_of(service: Service) -> Status:
         notices=service.notices,
         cannot_block=tuple(Gap(gap["id"], gap["text"]) for gap in told["cannot_block"]),
         peers=tuple(PeerInfo(**peer) for peer in told["peers"]),
+        firewall_drops=tuple(FirewallDrop(**drop) for drop in told["firewall_drops"]),
         verdicts={rule: Count(**count) for rule, count in told["verdicts"].items()},
     )
 

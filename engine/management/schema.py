@@ -172,6 +172,15 @@ class Count(_Value, frozen=True):
     bytes: int
 
 
+class FirewallDrop(_Value, frozen=True):
+    """Packets and bytes that the rules of one id have blocked in the machine's firewall, by where the packets went."""
+
+    rule: str
+    direction: str  # out, in, forward
+    packets: int
+    bytes: int
+
+
 class Gap(_Value, frozen=True):
     """A kind of traffic that this mode cannot block; the id is docs/known-issues.md's."""
 
@@ -209,6 +218,7 @@ class Status(_Value, frozen=True):
     peers: tuple[PeerInfo, ...] = ()
     verdicts: dict[str, Count] = {}
     drops: dict[str, int] = {}
+    firewall_drops: tuple[FirewallDrop, ...] = ()
     offloads: dict[str, bool] = {}
 
 

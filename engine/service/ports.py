@@ -7,6 +7,7 @@ from typing import Protocol
 
 from engine.host import Capture
 from engine.policy import IPAddress, Policy
+from engine.service.firewall import Blocked
 from engine.tunnel.events import TunnelEvent, TunnelStatus
 from engine.wg.config import DeviceConfig
 
@@ -75,6 +76,9 @@ class FirewallPort(Protocol):
 
     async def remove(self) -> None:
         """Remove our rules, of whatever run."""
+
+    def blocked(self) -> tuple[Blocked, ...]:
+        """What the rules have blocked since they were removed last."""
 
     async def close(self) -> None:
         """End; the rules stay."""

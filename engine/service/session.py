@@ -128,8 +128,15 @@ class Session:
         tunnel = self._enforcement.tunnel
         facts = tunnel.status() if tunnel is not None else None
         connection, resolvers = self._connection, self._resolvers.describe()
+        blocked = self._firewall.blocked() if self._configuration.firewall else ()
         return as_data(
-            self._status, self._configuration, facts, resolvers, connection.verified_by, connection.bridge_drops
+            self._status,
+            self._configuration,
+            facts,
+            resolvers,
+            connection.verified_by,
+            connection.bridge_drops,
+            blocked,
         )
 
     async def start(self, connecting: bool = True) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from engine import state
 from engine.policy import State
 from engine.service.builder import Configuration
+from engine.service.firewall import Blocked
 from engine.tunnel.events import TunnelStatus
 from engine.wg.keys import key_to_base64
 
@@ -50,6 +51,7 @@ def as_data(
     dns: str,
     verified_by: str,
     bridge_drops: Counter[str],
+    blocked: tuple[Blocked, ...],
 ) -> dict[str, Any]:
     """Everything for `status --json`: times in seconds since 1970, sizes in bytes."""
     machine, server = status.machine, configuration.peer
@@ -76,6 +78,10 @@ def as_data(
         "peers": [],
         "verdicts": {},
         "drops": dict(bridge_drops),
+        "firewall_drops": [
+            {"rule": it.rule, "direction": str(it.direction), "packets": it.packets, "bytes": it.bytes}
+            for it in blocked
+        ],
         "offloads": {},
     }
     if tunnel is not None:

@@ -160,27 +160,26 @@ class Traffic(Panel):
 
 
 class Dropped(Panel):
-    """What was dropped in the TUN, how often and why. What a firewall has blocked before that nobody counts."""
+    """What was dropped in the TUN and by the machine's firewall, how often and why."""
 
-    TITLE = "Dropped in the TUN"
+    TITLE = "Dropped"
 
     def __init__(self) -> None:
         super().__init__()
         self._rows: list[tuple[int, str, str]] = []
-        self._none = "none so far"
 
     def show(self, status: Status) -> None:
         """The counters now."""
-        rows, none = words.drops(status), words.no_drops(status)
-        if (rows, none) != (self._rows, self._none):
-            self._rows, self._none = rows, none
+        rows = words.drops(status)
+        if rows != self._rows:
+            self._rows = rows
             self.refresh()
 
     def render(self) -> Content:
         """As many rows as there is room for; the last one says how many more there are."""
         room = max(1, self.size.height)
         if not self._rows:
-            return Content.styled(self._none, "$text-muted")
+            return Content.styled("none so far", "$text-muted")
         shown = self._rows if len(self._rows) <= room else self._rows[: room - 1]
         lines = []
         for count, why, id in shown:

@@ -50,6 +50,9 @@ REASONS = {
     "ecn": "false congestion mark",
 }
 
+# What the machine's firewall dropped or rejected, by where the packet went; the rule's id stands beside.
+FIREWALL = {"out": "firewall: outgoing", "in": "firewall: incoming", "forward": "firewall: forwarded"}
+
 ENFORCERS = {"firewall": "the TUN and the machine's firewall", "vpn-service": "the TUN alone"}
 
 # Custom DNS servers in these are asked outside the tunnel (DNS-2).
@@ -125,12 +128,8 @@ def drops(status: Status) -> list[tuple[int, str, str]]:
     rows += [
         (count, REASONS.get(reason, reason), reason) for reason, count in status.drops.items() if reason != "policy"
     ]
+    rows += [(it.packets, FIREWALL.get(it.direction, it.direction), it.rule) for it in status.firewall_drops]
     return sorted((row for row in rows if row[0]), reverse=True)
-
-
-def no_drops(status: Status) -> str:
-    """Instead of drops, while there are none."""
-    return "none; the firewall's are not counted" if status.mode == "firewall" and status.blocks else "none so far"
 
 
 def tells(line: LogEvent) -> bool:

@@ -114,7 +114,7 @@ def test_our_own_changes_are_nobody_elses(walk: Walk) -> None:
 def test_a_firewall_table_that_was_changed_is_loaded_again(walk: Walk, meddling: str) -> None:
     async def work(seen: Seen) -> None:
         async def listing() -> str:
-            return await seen.do("sh", "-c", "nft list table inet molehill || true")
+            return await seen.do("sh", "-c", "nft -s list table inet molehill || true")
 
         async def repaired() -> bool:
             return await listing() == before

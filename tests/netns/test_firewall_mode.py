@@ -38,7 +38,7 @@ def rules(walk: Walk) -> str:
     tables = json.loads(device.sh("nft", "-j", "list", "tables"))["nftables"]
     if not any(entry.get("table", {}).get("name") == "molehill" for entry in tables):
         return ""
-    return device.sh("nft", "list", "table", "inet", "molehill")
+    return device.sh("nft", "-s", "list", "table", "inet", "molehill")
 
 
 def state_of_machine(walk: Walk) -> list[str]:

@@ -88,8 +88,8 @@ _REPLY = '{"match": {"op": "==", "left": {"ct": {"key": "direction"}}, "right": 
 def test_the_comparison_finds_a_broken_document(
     machine: Host, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    def broken(policy: Policy, *, counters: bool = False) -> dict[str, Any]:
-        document = render(policy, counters=counters)
+    def broken(policy: Policy) -> dict[str, Any]:
+        document = render(policy)
         change(document)
         return document
 

@@ -61,23 +61,21 @@ def missing(*, access: Access | None = None) -> list[str]:
     return []
 
 
-def apply(policy: Policy, *, counters: bool = False, access: Access | None = None) -> list[str]:
+def apply(policy: Policy, *, access: Access | None = None) -> list[str]:
     """Put `policy` in force; returns warnings (a sysctl that could not be set), one sentence each.
 
     Raises FirewallError, ValueError for another platform's policy.
     """
-    load(policy, counters=counters, access=access)
+    load(policy, access=access)
     return sysctl.apply(sysctl.settings_for(policy))
 
 
-def load(
-    policy: Policy, *, counters: bool = False, access: Access | None = None, former: Loaded | None = None
-) -> Loaded:
+def load(policy: Policy, *, access: Access | None = None, former: Loaded | None = None) -> Loaded:
     """Put `policy` in force but for the sysctls; returns what is in force now. Raises as `apply`.
 
     `former`: what the last load returned. If the policy says the same, and the kernel still holds that, it is left.
     """
-    batch, expected = _prepared(policy, counters)
+    batch, expected = _prepared(policy)
     with _opened(access) as opened:
         return _loaded(batch, expected, opened, former)
 
@@ -104,6 +102,15 @@ def _loaded(batch: Batch, expected: tuple[str, ...], access: Access, former: Loa
             f"nftables does not hold the rules that were sent, traffic may be leaking: {difference}", enforced=False
         )
     return Loaded(batch, table)
+
+
+def blocked(access: Access) -> dict[tuple[str, str], tuple[int, int]]:
+    """Packets and bytes that the rules in force have dropped or rejected, by (chain, rule id). OSError."""
+    counted = {}
+    for name, count in access.counters().items():
+        chain, _, rule = name.partition("/")
+        counted[chain, rule] = count
+    return counted
 
 
 def remove(*, access: Access | None = None) -> None:
@@ -134,9 +141,9 @@ def _opened(access: Access | None) -> Iterator[Access]:
 
 
 @lru_cache(maxsize=32)
-def _prepared(policy: Policy, counters: bool) -> tuple[Batch, tuple[str, ...]]:
+def _prepared(policy: Policy) -> tuple[Batch, tuple[str, ...]]:
     """The batch for a policy, and the outline of what it makes."""
-    document = render(policy, counters=counters)
+    document = render(policy)
     return encode(document), outline(document)
 
 

@@ -27,7 +27,7 @@ Json = dict[str, Any]
 SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 INET = 1  # NFPROTO_INET
 _BEGIN, _END = 0x10, 0x11  # NFNL_MSG_BATCH_*
-_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWSETELEM = 0, 2, 3, 6, 9, 12  # NFT_MSG_*
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWSETELEM, _NEWOBJ = 0, 2, 3, 6, 9, 12, 18  # NFT_MSG_*
 _REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
 _NESTED = 0x8000
 
@@ -37,6 +37,7 @@ _EQUAL, _UNEQUAL = 0, 1  # NFT_CMP_*
 _REGISTER = 1  # NFT_REG_1: 16 bytes
 _ANONYMOUS, _CONSTANT, _INTERVAL = 1, 2, 4  # NFT_SET_*
 _INTERVAL_END = 1  # NFT_SET_ELEM_INTERVAL_END
+_COUNTER = 1  # NFT_OBJECT_COUNTER
 _TCP_RESET, _ICMPX = 1, 2  # NFT_REJECT_*
 _PORT_UNREACHABLE = 1  # NFT_REJECT_ICMPX_*
 
@@ -87,6 +88,10 @@ def _messages(document: Json) -> Iterator[tuple[int, int, bytes, str]]:
             yield _DELTABLE, 0, _text(1, it["name"]), f"the removal of the table {it['name']}"
         elif (verb, kind) == ("add", "chain"):
             yield _NEWCHAIN, _CREATE, _chain(it), f"the chain {it['name']}"
+        elif (verb, kind) == ("add", "counter"):
+            value = _nest(4, _attribute(1, bytes(8)), _attribute(2, bytes(8)))  # bytes, packets
+            body = _text(1, it["table"]) + _text(2, it["name"]) + _number(3, _COUNTER) + value
+            yield _NEWOBJ, _CREATE, body, f"the counter {it['name']}"
         elif (verb, kind) == ("add", "rule"):
             step = f"the rule {it['comment']} of the chain {it['chain']}"
             rule = _Rule(it["table"], sets)
@@ -218,8 +223,8 @@ def _statement(kind: str, body: Any) -> bytes:
             return _kernel("reject", _number(1, _TCP_RESET), _attribute(2, b"\0"))
         case "reject", {"type": "icmpx", "expr": "port-unreachable"}:
             return _kernel("reject", _number(1, _ICMPX), _attribute(2, bytes((_PORT_UNREACHABLE,))))
-        case "counter", {"packets": int(packets), "bytes": int(size)}:
-            return _kernel("counter", _attribute(1, struct.pack(">Q", size)), _attribute(2, struct.pack(">Q", packets)))
+        case "counter", str():
+            return _kernel("objref", _number(1, _COUNTER), _text(2, body))
         case "mangle", {"key": {"meta": {"key": "mark"}}, "value": int(mark)}:
             value = _nest(2, _attribute(1, mark.to_bytes(4, sys.byteorder)))
             set_mark = _kernel("meta", _number(2, _META_MARK), _number(3, _REGISTER))

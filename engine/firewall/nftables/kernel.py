@@ -23,14 +23,16 @@ GROUP_NFTABLES = 7  # NFNLGRP_NFTABLES: the kernel's notes of every change
 TIMEOUT = 10.0  # seconds for an answer of the kernel
 
 _SO_SNDBUFFORCE, _SEND_BUFFER = 32, 4 << 20  # asm-generic/socket.h; bytes: a batch is sent as one piece
-_GETTABLE, _GETCHAIN, _GETRULE = 1, 4, 7
+_GETTABLE, _GETCHAIN, _GETRULE, _GETOBJ = 1, 4, 7, 19
 _REQUEST, _DUMP, _INTERRUPTED = 0x1, 0x300, 0x10
 _ERROR, _DONE = 2, 3
-_NAME = 1  # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_EXPR_NAME, NFTA_LIST_ELEM
+_NAME = 1  # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_OBJ_TABLE, NFTA_EXPR_NAME, NFTA_LIST_ELEM
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 3, 4, 5
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 4, 7
 _EXPR_DATA, _IMMEDIATE_DATA, _DATA_VERDICT, _VERDICT_CODE = 2, 2, 2, 1
+_OBJ_NAME, _OBJ_TYPE, _OBJ_DATA, _COUNTER_BYTES, _COUNTER_PACKETS = 2, 3, 4, 1, 2
+_COUNTER = 1  # NFT_OBJECT_COUNTER
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")  # NFINET_*
 _VERDICTS = {0: "drop", 1: "accept"}  # NF_DROP, NF_ACCEPT
 _COMMENT = 0  # NFTNL_UDATA_RULE_COMMENT
@@ -119,6 +121,25 @@ class Access:
             return Table(tables[0], chains, rules) if tables else None
         raise OSError("nftables' rules change all the time")
 
+    def counters(self) -> dict[str, tuple[int, int]]:
+        """Packets and bytes by the name of each of our table's counters; none without a table. OSError."""
+        try:
+            found = map(_attributes, _dump(self._opened(), _GETOBJ))
+        except InterruptedError:  # the table is being replaced, and a moment ago it was read
+            return {}
+        except OSError:
+            self.close()
+            raise
+        counted = {}
+        for attributes in found:
+            if _number(attributes[_OBJ_TYPE]) == _COUNTER:
+                data = _attributes(attributes[_OBJ_DATA])
+                counted[_text(attributes[_OBJ_NAME])] = (
+                    _number(data[_COUNTER_PACKETS]),
+                    _number(data[_COUNTER_BYTES]),
+                )
+        return counted
+
     def close(self) -> None:
         """Close it; the next use begins anew."""
         if self._socket is not None:
@@ -146,7 +167,7 @@ def _answer(netlink: socket.socket, last: int) -> tuple[int, int]:
 
 def _dump(netlink: socket.socket, kind: int) -> tuple[bytes, ...]:
     """The attributes of every object of the kind that is our table's: the table's name comes first in each."""
-    filtered = _OURS if kind == _GETRULE else b""  # the kernel filters rules alone
+    filtered = _OURS if kind in (_GETRULE, _GETOBJ) else b""  # the kernel filters these alone
     length = 20 + len(filtered)
     netlink.send(struct.pack("=IHHIIBBH", length, SUBSYSTEM | kind, _REQUEST | _DUMP, kind, 0, INET, 0, 0) + filtered)
     found: list[bytes] = []

@@ -7,7 +7,8 @@ touches no other table. Chains, all at filter priority 0 with policy drop unless
   conntrack makes the kernel put fragments together before any chain sees them; gives the first hop's answers the
   tunnel's mark, so that a strict reverse-path filter looks them up where they belong (with src_valid_mark).
 * `output`, `input`, `forward`: the rules of `rules_for`, in their order, each as one nft rule per address family and
-  side. The comment of each is the id of the claim.
+  side. The comment of each is the id of the claim. What a rule drops or rejects is counted, by chain and id: the
+  counter `output/P-0` is that of all rules of P-0 in `output`.
 
 What is added to the rules of `rules_for`, both stricter than they are (engine.firewall.assumptions):
 
@@ -43,8 +44,8 @@ _INTERFACE_KEY = {Direction.OUT: "o", Direction.IN: "i"}
 _CONNTRACK_DONE = -199  # NF_IP_PRI_CONNTRACK + 1
 
 
-def render(policy: Policy, *, counters: bool = False) -> Json:
-    """The document that puts `policy` in force; `counters` (for debugging) counts packets and bytes of each rule.
+def render(policy: Policy) -> Json:
+    """The document that puts `policy` in force.
 
     Disconnected removes the table (DIS-1). Raises ValueError for a policy of another platform, and for a tunnel whose
     name nft cannot say.
@@ -56,7 +57,10 @@ def render(policy: Policy, *, counters: bool = False) -> Json:
     commands: list[Json] = [*_remove(), {"add": {"table": {"family": FAMILY, "name": TABLE}}}]
     commands.append(_chain("prerouting", _CONNTRACK_DONE, "accept"))
     commands += [_chain(name, 0, "drop") for name in ("output", "input", "forward")]
-    commands += [_rule(chain, comment, expr, counters) for chain, comment, expr in _rules(policy)]
+    rules = list(_rules(policy))
+    counters = {_counter(chain, comment): None for chain, comment, expr in rules if _blocks(expr)}
+    commands += [{"add": {"counter": {"family": FAMILY, "table": TABLE, "name": name}}} for name in counters]
+    commands += [_rule(chain, comment, expr) for chain, comment, expr in rules]
     return _document(commands)
 
 
@@ -79,16 +83,19 @@ def _chain(name: str, priority: int, policy: str) -> Json:
     return {"add": {"chain": {**chain, "prio": priority, "policy": policy}}}
 
 
-def _rule(chain: str, comment: str, expr: list[Json], counters: bool) -> Json:
-    if counters:  # before the verdict, which ends the rule
-        last = expr[-1:] if _is_statement(expr[-1]) else []
-        expr = [*expr[: len(expr) - len(last)], {"counter": {"packets": 0, "bytes": 0}}, *last]
+def _rule(chain: str, comment: str, expr: list[Json]) -> Json:
+    if _blocks(expr):  # it is counted before the verdict, which ends the rule
+        expr = [*expr[:-1], {"counter": _counter(chain, comment)}, expr[-1]]
     rule = {"family": FAMILY, "table": TABLE, "chain": chain, "comment": comment, "expr": expr}
     return {"add": {"rule": rule}}
 
 
-def _is_statement(expression: Json) -> bool:
-    return "match" not in expression
+def _blocks(expr: list[Json]) -> bool:
+    return "drop" in expr[-1] or "reject" in expr[-1]
+
+
+def _counter(chain: str, comment: str) -> str:
+    return f"{chain}/{comment}"
 
 
 def _rules(policy: Policy) -> Iterator[tuple[str, str, list[Json]]]:

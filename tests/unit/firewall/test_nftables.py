@@ -91,10 +91,19 @@ def test_the_guard_of_the_tunnel_address_comes_after_the_tunnel_and_before_lan()
     assert order.index("CTD-1") < order.index("CVE-2019-14899") < order.index("LAN-1")
 
 
-def test_counters_are_there_for_debugging_alone() -> None:
-    policy = POLICIES["connected-custom-dns"]
-    assert "counter" not in json.dumps(render(policy))
-    assert all(any("counter" in part for part in rule["expr"]) for rule in added(render(policy, counters=True), "rule"))
+@pytest.mark.parametrize("name", BLOCKING)
+def test_whatever_is_blocked_is_counted_by_chain_and_id_and_nothing_else_is(name: str) -> None:
+    document = render(POLICIES[name])
+    counters = [counter["name"] for counter in added(document, "counter")]
+    assert len(set(counters)) == len(counters)
+    used = set()
+    for rule in added(document, "rule"):
+        kinds = [next(iter(part)) for part in rule["expr"]]
+        assert ("counter" in kinds) == (kinds[-1] in ("drop", "reject"))
+        if "counter" in kinds:
+            assert rule["expr"][-2] == {"counter": f"{rule['chain']}/{rule['comment']}"}
+            used.add(rule["expr"][-2]["counter"])
+    assert used == set(counters)
 
 
 def test_a_star_at_the_end_of_a_name_is_no_wildcard() -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from engine.firewall import FirewallError
 from engine.host import Capture, DnsError, HostError
-from engine.policy import IPAddress, Policy
+from engine.policy import Direction, IPAddress, Policy
+from engine.service.firewall import Blocked
 from engine.service.ports import TunPort
 from engine.tunnel.events import HandshakeCompleted, PeerStatus, TunnelEvent, TunnelStatus
 from engine.wg.config import DeviceConfig
@@ -245,6 +246,9 @@ class FakeFirewall:
         if self.world.table is not None:
             self.world.log.append("firewall removed")
         self.world.table = None
+
+    def blocked(self) -> tuple[Blocked, ...]:
+        return (Blocked("P-0", Direction.OUT, 3, 252),) if self.world.table is not None else ()
 
     async def close(self) -> None:
         self.world.log.append("firewall closed")

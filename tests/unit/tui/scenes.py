@@ -29,6 +29,7 @@ BUSY = msgspec.structs.replace(
         "CTD-2": schema.Count(128, 9_344),
     },
     drops={"policy": 132, "fragment-unknown": 7, "source-not-allowed": 2, "replay": 1},
+    firewall_drops=(schema.FirewallDrop("P-0", "in", 1_044, 87_910), schema.FirewallDrop("P-0", "out", 3, 252)),
 )
 BRIDGED = msgspec.structs.replace(
     BUSY,
@@ -37,6 +38,7 @@ BRIDGED = msgspec.structs.replace(
     bridge="udp-over-tcp 203.0.113.9:443",
     allow_lan=True,
     mode="vpn-service",
+    firewall_drops=(),
     notices=("The network's MTU is 1320 bytes: the tunnel has 1240.",),
     cannot_block=(
         schema.Gap("LNX-1", "sockets bound to a device"),
@@ -114,7 +116,11 @@ SCENES = {
     "connected": Scene(BUSY),
     "connected-bridge": Scene(BRIDGED, RELAY),
     "connected-light": Scene(BUSY, light=True),
-    "disconnecting": Scene(msgspec.structs.replace(fake.DISCONNECTING, verdicts=BUSY.verdicts, drops=BUSY.drops)),
+    "disconnecting": Scene(
+        msgspec.structs.replace(
+            fake.DISCONNECTING, verdicts=BUSY.verdicts, drops=BUSY.drops, firewall_drops=BUSY.firewall_drops
+        )
+    ),
     "error": Scene(fake.ERROR),
     "error-offline": Scene(OFFLINE),
     "not-enforced": Scene(LEAKING),

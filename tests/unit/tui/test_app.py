@@ -316,7 +316,7 @@ def test_counters_move_without_an_event_and_are_asked_for_no_faster_than_once_a_
     async def story() -> None:
         async with played(tmp_path, SCENES["connected"]) as it:
             begin, before = time.monotonic(), len(it.daemon.asked_for("status"))
-            it.daemon.status = msgspec.structs.replace(it.daemon.status, drops={"auth": 77})
+            it.daemon.status = msgspec.structs.replace(it.daemon.status, drops={"auth": 77}, firewall_drops=())
             await it.sees("77  forged or damaged")
             asked = len(it.daemon.asked_for("status")) - before
             assert asked <= (time.monotonic() - begin) / 1.0 + 1

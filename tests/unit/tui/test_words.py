@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
-from engine.management.schema import Count, PeerInfo, RelayChoice, Settings, SettingsPatch, TunnelChoice
+from engine.management.schema import Count, FirewallDrop, PeerInfo, RelayChoice, Settings, SettingsPatch, TunnelChoice
 from engine.policy import Platform, Policy, State, rules_for
 from engine.policy.nets import is_local
 from engine.tui import words
@@ -40,7 +40,7 @@ def test_every_reason_for_a_drop_has_its_words() -> None:
 
 
 def test_the_words_for_drops_fit_beside_their_counts_at_80_columns() -> None:
-    assert max(map(len, [*words.RULES.values(), *words.REASONS.values()])) <= 25
+    assert max(map(len, [*words.RULES.values(), *words.REASONS.values(), *words.FIREWALL.values()])) <= 25
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,20 @@ def test_only_an_open_disconnected_says_that_nothing_is_blocked() -> None:
 
 def test_drops_are_by_rule_and_by_reason_and_each_packet_is_counted_once() -> None:
     verdicts = {"CTD-1": Count(900, 1), "P-0": Count(4, 1), "CTD-2": Count(30, 1), "DNS-3": Count(0, 0)}
-    status = msgspec.structs.replace(fake.CONNECTED, verdicts=verdicts, drops={"policy": 34, "replay": 7, "new": 1})
+    firewall = (FirewallDrop("P-0", "out", 3, 252), FirewallDrop("P-0", "in", 2041, 99), FirewallDrop("x", "up", 2, 9))
+    status = msgspec.structs.replace(
+        fake.CONNECTED,
+        verdicts=verdicts,
+        drops={"policy": 34, "replay": 7, "new": 1},
+        firewall_drops=firewall,
+    )
     assert words.drops(status) == [
+        (2041, "firewall: incoming", "P-0"),
         (30, "DNS to a foreign server", "CTD-2"),
         (7, "replayed", "replay"),
         (4, "no rule permits it", "P-0"),
+        (3, "firewall: outgoing", "P-0"),
+        (2, "up", "x"),  # of a daemon that is newer than we are, and likewise
         (1, "new", "new"),  # of a daemon that is newer than we are
     ]
 
