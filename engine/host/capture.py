@@ -15,6 +15,9 @@ software's, so that nobody's routes are asked first:
     195  the same, by protocol          unreachable
     199                                 nothing    where 100 leads
 
+If somebody else's rule comes before one of ours (another VPN's, say), ours move to the front: in the same order, to the
+priorities from 1 on (`low`). What stands even before those cannot be overtaken, and is an error that blocks.
+
 Our table (its number is the mark) has the tunnel's routes and beneath them, with the worst metric, `unreachable
 default` for IPv4 and IPv6. These two and the rules belong to no process and no device: if the engine dies, and
 even if the TUN vanishes, packets find `unreachable`, not the way out.
@@ -37,7 +40,7 @@ reference app ask them for everything; a hostile DHCP server then routes what it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -72,6 +75,21 @@ PRIORITY_INCLUDED = 150
 PRIORITY_ALL = 190
 PRIORITY_REST = 195
 PRIORITY_END = 199
+PRIORITIES = (
+    PRIORITY_MARKED,
+    PRIORITY_GUESTS,
+    PRIORITY_EXCLUDED,
+    PRIORITY_API,
+    PRIORITY_LOCAL_DNS,
+    PRIORITY_DNS,
+    PRIORITY_LAN,
+    PRIORITY_INCLUDED,
+    PRIORITY_ALL,
+    PRIORITY_REST,
+    PRIORITY_END,
+)
+LOWEST_END = len(PRIORITIES)
+"""The last priority that our rules need when they have moved to the front."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +168,21 @@ def guests_table(mark: int) -> int:
     return mark + 1
 
 
-def rules(capture: Capture, version: int) -> tuple[Rule, ...]:
-    """The rules for IP `version` (4 or 6), in the order to add them: exceptions come last."""
+def rules(capture: Capture, version: int, low: bool = False) -> tuple[Rule, ...]:
+    """The rules for IP `version` (4 or 6), in the order to add them: exceptions come last. `low`: at the front."""
+    usual = _rules(capture, version)
+    return tuple(_lowered(rule) for rule in usual) if low else usual
+
+
+def _lowered(rule: Rule) -> Rule:
+    def front(priority: int) -> int:
+        return PRIORITIES.index(priority) + 1
+
+    goto = front(rule.goto) if rule.goto is not None else None
+    return replace(rule, priority=front(rule.priority), goto=goto)
+
+
+def _rules(capture: Capture, version: int) -> tuple[Rule, ...]:
     table, uids = capture.table, capture.included_uids
     included: tuple[int | None, ...] = uids or (None,)
     protocols: tuple[int | None, ...] = USER_PROTOCOLS if version == 4 else (None,)

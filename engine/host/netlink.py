@@ -22,9 +22,9 @@ from ipaddress import ip_network
 from typing import TypeVar
 
 from engine.host import rtnetlink, sysctl
-from engine.host.capture import Capture, IPAddress, guests_table, rules
+from engine.host.capture import LOWEST_END, PRIORITY_END, Capture, IPAddress, Rule, guests_table, rules
 from engine.host.guests import Way, to_guests, uplinks
-from engine.host.rtnetlink import RTN_UNICAST, UNREACHABLE_METRIC, Change, Route, Socket
+from engine.host.rtnetlink import RTN_UNICAST, UNREACHABLE_METRIC, Change, Foreign, Route, Socket
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +56,17 @@ class Host:
         self._uplinks: set[int] = set()  # the interfaces that have been one
 
     async def capture(self, capture: Capture) -> None:
-        """Make the kernel route as `capture` says; what an earlier capture had beyond it goes. HostError."""
+        """Make the kernel route as `capture` says; what an earlier capture had beyond it goes.
+
+        HostError, also if all of it is there but somebody else's rule is asked first.
+        """
 
         def work(netlink: Socket) -> None:
             self._captured = None
             self._captured = capture, _capture(netlink, capture)
             self._follow_guests(netlink, *self._captured)
+            if before := _in_front(netlink, LOWEST_END):
+                raise HostError(f"{before}, so packets may go past the tunnel: remove it")
 
         await self._run(work)
 
@@ -194,10 +199,13 @@ def _release(netlink: Socket, interface: str | None, mark: int) -> None:
 def _compare(netlink: Socket, capture: Capture, index: int) -> Disturbance | None:
     if netlink.index(capture.interface) != index:
         return Disturbance(f"the interface {capture.interface} is not there any more", lost=True)
+    before = _in_front(netlink, LOWEST_END)
+    if before:
+        return Disturbance(before)
     for changes, how in zip(_plan(netlink, capture, index), ("missing", "not ours"), strict=True):
         for change in changes:
             if not change.cosmetic:
-                return Disturbance(f"{change.what} is {how}")
+                return Disturbance(_in_front(netlink, PRIORITY_END) or f"{change.what} is {how}")
     return None
 
 
@@ -242,12 +250,27 @@ def _blocking(netlink: Socket, capture: Capture) -> tuple[list[Change], list[Cha
         unreachable = _unreachable(version, capture)
         if unreachable not in netlink.routes(version, capture.table):
             missing.append(rtnetlink.set_route(unreachable, "the unreachable default route"))
-        present, wanted = netlink.rules(version), rules(capture, version)
+        present, foreign = netlink.all_rules(version)
+        wanted = rules(capture, version, low=_must_be_low(present, foreign))
         there, kept = set(present), set(wanted)
         missing += [rtnetlink.add_rule(rule) for rule in wanted if rule not in there]
         # Only exceptions come and go; one that goes makes the capture tighter.
         surplus += [rtnetlink.remove_rule(rule) for rule in present if rule not in kept]
     return missing, surplus
+
+
+def _must_be_low(ours: list[Rule], foreign: list[Foreign]) -> bool:
+    """Whether our rules have to be at the front, or are there already: they do not go to and fro."""
+    return any(rule.priority <= PRIORITY_END for rule in foreign) or any(rule.priority <= LOWEST_END for rule in ours)
+
+
+def _in_front(netlink: Socket, end: int) -> str:
+    """Which rule of somebody else's is asked before our last one, whose priority is `end`; empty: none."""
+    for version in _versions():
+        for rule in netlink.all_rules(version)[1]:
+            if rule.priority <= end:
+                return f"somebody else's rule comes before ours (IPv{version}, {rule.priority}: {rule.what})"
+    return ""
 
 
 def _make(netlink: Socket, changes: list[Change]) -> None:

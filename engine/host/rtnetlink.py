@@ -36,6 +36,8 @@ _ERROR, _DONE = 2, 3
 _SOL_NETLINK, _STRICT_CHECK = 270, 12
 _BATCH = 64  # messages in one send: their answers fit the socket's buffer
 _FR_TO_TABLE, _FR_GOTO, _FR_NOP, _FR_UNREACHABLE = 1, 2, 3, 7
+_NOWHERE = (_FR_NOP, 6, _FR_UNREACHABLE, 8)  # with FR_ACT_BLACKHOLE and FR_ACT_PROHIBIT
+_LOCAL = 255  # RT_TABLE_LOCAL
 _INVERT = 2  # FIB_RULE_INVERT
 _NODAD = 0x02  # IFA_F_NODAD: nobody to ask on a TUN
 _IFF_UP = 1
@@ -68,6 +70,15 @@ class Change:
     body: bytes
     fine: tuple[int, ...] = ()
     cosmetic: bool = False
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Somebody else's policy rule that may lead packets somewhere; `what` it does, in the words of `ip rule`."""
+
+    version: int
+    priority: int
+    what: str
 
 
 @dataclass(frozen=True)
@@ -160,8 +171,14 @@ class Socket:
 
     def rules(self, version: int) -> list[Rule]:
         """Our policy rules of an IP version."""
+        return self.all_rules(version)[0]
+
+    def all_rules(self, version: int) -> tuple[list[Rule], list[Foreign]]:
+        """Our policy rules of an IP version, and those of others that may lead packets somewhere."""
         dump = self.ask(_GETRULE, _DUMP, struct.pack("=B11x", _FAMILY[version]))
-        return [rule for rule in (_parse_rule(body, version) for body in dump) if rule is not None]
+        found = [_parse_rule(body, version) for body in dump]
+        ours = [rule for rule in found if isinstance(rule, Rule)]
+        return ours, [rule for rule in found if isinstance(rule, Foreign)]
 
     def routes(self, version: int, table: int) -> list[Route]:
         """All routes of the table."""
@@ -317,16 +334,20 @@ def _rule(rule: Rule) -> bytes:
 
 
 @lru_cache(maxsize=256)  # each capture reads the same ones again
-def _parse_rule(body: bytes, version: int) -> Rule | None:
-    """A rule of ours; None: it is somebody else's."""
+def _parse_rule(body: bytes, version: int) -> Rule | Foreign | None:
+    """A rule of ours, or somebody else's; None: that one leads nowhere but to this machine itself, or blocks."""
     attributes = _attributes(body[12:])
-    if attributes.get(_FRA_PROTOCOL) != bytes([PROTOCOL]):
-        return None
 
     def number(kind: int) -> int | None:
         return _number(attributes[kind]) if kind in attributes else None
 
     action, to = body[7], attributes.get(_FRA_DST)
+    if attributes.get(_FRA_PROTOCOL) != bytes([PROTOCOL]):
+        table = number(_FRA_TABLE)
+        if action in _NOWHERE or (action == _FR_TO_TABLE and table == _LOCAL):
+            return None
+        what = f"lookup {table}" if action == _FR_TO_TABLE else f"goto {number(_FRA_GOTO)}"
+        return Foreign(version, number(_FRA_PRIORITY) or 0, what)
     return Rule(
         version=version,
         priority=number(_FRA_PRIORITY) or 0,

@@ -284,6 +284,36 @@ def _meddle(*commands: str) -> Do:
     return do
 
 
+def _foreign_rule_first(arena: Arena, condition: Condition, findings: Findings) -> None:
+    """Another VPN's rule, or an administrator's, is asked before ours; within a second ours come first again.
+
+    The control is the moment before: where the TUN alone enforces, the witnesses see packets leave (LNX-8).
+    """
+    device, families = arena.lab["device"], ("", "-6 ")
+    for family in families:
+        device.ip(f"{family}rule add pref 99 lookup main")
+    try:
+        begin = time.monotonic()
+        try:
+            wait_until(lambda: all(_ours_are_first(device, family) for family in families), 6, "")
+        except TimeoutError:
+            findings.missed("a foreign rule is asked before ours after 6 s")
+        took = time.monotonic() - begin
+        if took > _NOTICED + 0.3:  # looking itself takes time
+            findings.missed(f"a foreign rule was asked before ours for {took:.1f} s")
+        time.sleep(_WATCHED / 2)
+        _works_again(arena, condition, findings)
+    finally:
+        for family in families:
+            device.ip(f"{family}rule del pref 99 lookup main")
+
+
+def _ours_are_first(device: Namespace, family: str) -> bool:
+    rules = [line for line in device.ip(f"{family}rule show").splitlines() if "lookup local" not in line]
+    ours = ["proto 109" in line for line in rules]
+    return ours[:1] == [True] and ours == sorted(ours, reverse=True)
+
+
 def _enforcers(device: Namespace) -> tuple[str, list[str], list[str]]:
     """Our table, our rules and our routes, as the kernel tells them, but not in which order it lists equal ones."""
     rules = "".join(device.ip(f"{family}rule show proto 109") for family in ("", "-6 "))
@@ -375,6 +405,7 @@ _TESTS: tuple[tuple[str, Do, tuple[Condition, ...], dict[str, object]], ...] = (
     ("our output chain emptied", _meddle("nft flush chain inet molehill output"), STATES, {}),
     ("our rules deleted", _meddle(*(f"ip {family}rule del pref {priority}" for family in ("", "-6 ")
                                     for priority in (190, 130, 195))), STATES, {}),
+    ("a foreign rule before ours", _foreign_rule_first, STATES, {"gap": "LNX-8"}),
     ("our routes deleted", _meddle("ip route flush table {table}", "ip -6 route flush table {table}"), STATES, {}),
     ("the TUN deleted", _meddle("ip link del {tun}"), STATES, {}),
     ("the TUN set down", _meddle("ip link set {tun} down"), STATES, {}),

@@ -1,11 +1,13 @@
 """What a session watches besides its tunnel: the way out, sleep, and whether somebody else changes what enforces.
 
 Each watch takes the kernel's notes as a hint and then asks (engine/host/notes.py); what comes of it are events for the
-state machine. A double in place of the machine's parts is not watched.
+state machine. Each disturbance is answered; many in a short time also lead to Error, and the user is told why
+(engine/service/repairs.py). A double in place of the machine's parts is not watched.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -16,7 +18,8 @@ from engine.host import CaptureWatch, Disturbance, Host, Notes, OfflineMonitor, 
 from engine.policy import MARK
 from engine.service.firewall import Nftables
 from engine.service.ports import DnsPort, FirewallPort, HostPort
-from engine.state import Candidate
+from engine.service.repairs import Repairs
+from engine.state import Candidate, Cause, CauseKind
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class Watches:
         resumed: Callable[[], None],
     ) -> None:
         self._post, self._lost = post, lost
+        self._repairs = Repairs()
         self._offline: OfflineMonitor | None = None
         self._capture: CaptureWatch | None = None
         self._table: Notes | None = None
@@ -49,7 +53,7 @@ class Watches:
             self._capture = CaptureWatch(host, self._disturbed)
             self._resume = ResumeWatch(resumed)
         if isinstance(dns, SystemDns):
-            self._resolvers = ResolversWatch(dns, lambda what: post(state.Disturbed(what)))
+            self._resolvers = ResolversWatch(dns, self._answer)
         if isinstance(firewall, Nftables):
             self._nftables = firewall
             self._table = Notes(NETLINK_NETFILTER, (GROUP_NFTABLES,), self._ask_for_the_table, SETTLE_SECONDS)
@@ -74,11 +78,17 @@ class Watches:
             self._lost()
             self._post(state.DeviceLost(found.what))
         else:
-            self._post(state.Disturbed(found.what))
+            self._answer(found.what)
+
+    def _answer(self, what: str) -> None:
+        self._post(state.Disturbed(what))
+        if self._repairs.another(asyncio.get_running_loop().time()):
+            log.error("somebody changes again and again what enforces, last: %s", what)
+            self._post(state.Block(Cause(CauseKind.DISTURBED, what)))
 
     async def _ask_for_the_table(self) -> None:
         try:
             if what := await self._nftables.disturbed():
-                self._post(state.Disturbed(what))
+                self._answer(what)
         except FirewallError as error:
             log.warning("whether the firewall is as it was cannot be found out: %s", error)

@@ -25,6 +25,7 @@ class CauseKind(StrEnum):
     RESOLVE_ENDPOINT = "resolve-endpoint"
     IPV6_UNAVAILABLE = "ipv6-unavailable"
     BLOCKED = "blocked"
+    DISTURBED = "disturbed"
     INTERNAL = "internal"
 
 
@@ -39,6 +40,7 @@ _SENTENCES = {
     CauseKind.RESOLVE_ENDPOINT: "the peer's host name could not be resolved",
     CauseKind.IPV6_UNAVAILABLE: "the tunnel has IPv6 addresses only, and this machine has IPv6 switched off",
     CauseKind.BLOCKED: "blocked on request",
+    CauseKind.DISTURBED: "another program keeps changing what enforces the security policy",
     CauseKind.INTERNAL: "an internal error",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from engine.leaklab.capture import Capture
 from engine.leaklab.cells import Findings, Test
 from engine.leaklab.matrix import Matrix
 from engine.leaklab.namespaces import wait_until
+from engine.leaklab.probes import Probe, udp
 from engine.leaklab.result import Cell, Verdict
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(300), pytest.mark.xdist_group("leaklab")]
@@ -93,6 +95,24 @@ def test_what_is_left_behind_after_a_disconnect_is_told(arena: Arena) -> None:
     cell = run(arena, leave_a_rule)
     assert cell.verdict is Verdict.FAILED
     assert "left behind" in cell.evidence[0]
+
+
+def test_a_foreign_rule_before_ours_would_leak_if_nobody_answered_it() -> None:
+    """The control of the fault: where the TUN alone enforces, and while the daemon is stopped."""
+    internet = Probe("UDP", "internet", udp(world.WEB4))
+    with Arena(firewall=False, progress=lambda line: None) as arena:
+        arena.begin()
+        arena.reach(CONNECTED)
+        arena.driver.signal(signal.SIGSTOP)
+        device = arena.lab["device"]
+        device.ip("rule add pref 99 lookup main")
+        attempts, frames, _ = arena.probe([internet])
+        assert any(frame.carries(token) for frame in frames for token in attempts[0].tokens)
+        arena.driver.signal(signal.SIGCONT)
+        wait_until(lambda: "proto 109" in device.ip("rule show").splitlines()[1], 10, "our rules at the front")
+        attempts, frames, _ = arena.probe([internet])
+        assert not any(frame.carries(token) for frame in frames for token in attempts[0].tokens)
+        assert attempts[0].source == world.TUNNEL4
 
 
 def test_the_tun_alone_is_caught_at_each_of_its_known_gaps() -> None:

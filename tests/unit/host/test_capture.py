@@ -5,7 +5,9 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 
 from engine.host.capture import (
+    LOWEST_END,
     MAIN,
+    PRIORITIES,
     PRIORITY_ALL,
     PRIORITY_API,
     PRIORITY_DNS,
@@ -80,3 +82,15 @@ def test_the_api_is_reached_outside_by_root_itself_at_its_port_alone() -> None:
 def test_a_list_of_included_users_captures_nobody_else() -> None:
     found = rules(Capture("mh0", MARK, included_uids=(1000,)), 4)
     assert all(rule.uid == 1000 for rule in found if rule.table == MARK)
+
+
+def test_at_the_front_the_rules_are_the_same_in_the_same_order() -> None:
+    capture = Capture(
+        "mh0", MARK, lan=(ip_network("10.0.0.0/8"),), local_dns=(ip_address("192.168.1.53"),), guests=True,
+        api=Endpoint(ip_address("203.0.113.7"), 443, 6), excluded_uids=(7,),
+    )  # fmt: skip
+    for version in (4, 6):
+        usual, low = rules(capture, version), rules(capture, version, low=True)
+        assert [PRIORITIES[rule.priority - 1] for rule in low] == [rule.priority for rule in usual]
+        assert max(rule.priority for rule in low) == LOWEST_END < PRIORITY_MARKED
+        assert [rule.goto for rule in low if rule.goto is not None] == [LOWEST_END]
