@@ -339,6 +339,8 @@ class Session:
                 enforces = isinstance(effect, state.ApplyPolicy | state.OpenTun)
                 await self._handle(state.ApplyFailed(cause) if enforces else state.Fatal(cause))
                 return
+        if isinstance(event, state.Disturbed) and self._status.machine.policy.blocks:
+            log.info("put right: %s", event.what)
 
     async def _perform(self, effect: state.Effect) -> None:
         situation = self._machine.situation
