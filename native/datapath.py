@@ -1,9 +1,9 @@
-"""One TUN device, its outer sockets, and the native thread that carries packets between them (native/src/datapath.c).
+"""One TUN device, its outer sockets, and the native threads that carry packets between them (native/src/datapath.c).
 
 Order of events: Datapath -> set_sockets, add_peer, publish (any order, any time) -> start -> ... -> stop -> close.
 Until a program is published everything is dropped. What needs a decision comes up as an Event: `event_fd` becomes
 readable, events() fetches. All calls are quick and release the GIL; those that replace something (publish,
-set_sockets, install, remove_peer) wait for the end of the burst that the thread is at, a millisecond at most.
+set_sockets, install, remove_peer) wait for the end of the burst that each thread is at, a millisecond at most.
 """
 
 from __future__ import annotations
@@ -140,18 +140,19 @@ class Peer:
 class Datapath:
     """The data path of one device. Methods may be called from any thread."""
 
-    def __init__(self, tun_fd: int, *, vnet_hdr: bool, tun_offloads: int, mtu: int) -> None:
-        """Take a duplicate of the TUN descriptor, made non-blocking.
+    def __init__(self, *queues: int, vnet_hdr: bool, tun_offloads: int, mtu: int) -> None:
+        """Take duplicates of the TUN's descriptors, made non-blocking: 1 to 16 queues, each of which gets a thread.
 
         vnet_hdr: reads and writes carry a virtio header. tun_offloads: the TUN_F_* bits TUNSETOFFLOAD accepted.
         OSError: a bad descriptor, no memory. ValueError: mtu outside 0..65535.
         """
         _check_mtu(mtu)
         error = ffi.new("int *")
-        handle = lib.mh_datapath_new(tun_fd, vnet_hdr, tun_offloads, mtu, error)
+        handle = lib.mh_datapath_new(queues, len(queues), vnet_hdr, tun_offloads, mtu, error)
         if handle == ffi.NULL:
             raise OSError(error[0], f"cannot make a datapath: {os.strerror(error[0])}")
         self._handle: Any = handle
+        self._queues = len(queues)
         self._peers: dict[int, Peer] = {}
         self.event_fd: int = lib.mh_datapath_event_fd(handle)
 
@@ -163,11 +164,11 @@ class Datapath:
         return self._handle
 
     def start(self) -> None:
-        """Start the thread. OSError EBUSY: it runs."""
+        """Start the threads. OSError EBUSY: they run."""
         _check(lib.mh_datapath_start(self.handle), "start the datapath")
 
     def stop(self) -> None:
-        """End the thread and wait for it; fine if none runs."""
+        """End the threads and wait for them; fine if none runs."""
         lib.mh_datapath_stop(self.handle)
 
     def turn(self) -> None:
@@ -187,11 +188,16 @@ class Datapath:
         if getattr(self, "_handle", None) is not None:
             self.close()
 
-    def set_sockets(self, udp4: int, udp6: int, *, offload: bool = True) -> None:
-        """Use these sockets (-1: none of that family); on return the replaced ones may be closed.
+    def set_sockets(self, *pairs: tuple[int, int], offload: bool = True) -> None:
+        """Use these sockets, IPv4 and IPv6 (-1: none of that family), a pair for each queue of the TUN.
+
+        On return the replaced ones may be closed.
 
         offload: UDP_SEGMENT and UDP_GRO where the kernel has them. OSError: not such sockets.
         """
+        if len(pairs) != self._queues:
+            raise ValueError(f"{len(pairs)} pairs of sockets for {self._queues} queues")
+        udp4, udp6 = zip(*pairs, strict=True)
         _check(lib.mh_datapath_set_sockets(self.handle, udp4, udp6, offload), "use these UDP sockets")
 
     def set_mtu(self, mtu: int) -> None:
@@ -303,7 +309,7 @@ class Datapath:
         return {name: bool(getattr(native, name)) for name, _ in ffi.typeof("mh_offloads").fields}
 
     def wake(self) -> None:
-        """Ask the thread for a turn: `turns` in the statistics will have risen soon, if it is alive."""
+        """Ask each thread for a turn: `turns` in the statistics will have risen soon, if they are alive."""
         lib.mh_datapath_wake(self.handle)
 
     def statistics(self) -> dict[str, int]:

@@ -52,5 +52,8 @@ class Device(Protocol):
     def fileno(self) -> int:
         """The descriptor, owned by the device; -1 when closed."""
 
+    def queues(self) -> tuple[int, ...]:
+        """The descriptors of all its queues, this one first. Each flow's packets come by one of them."""
+
     def close(self) -> None:
         """Close the descriptor; a second call does nothing. Nobody may be using the descriptor any more."""

@@ -99,6 +99,10 @@ class FdTun:
         """The descriptor; -1 when closed."""
         return self._fd
 
+    def queues(self) -> tuple[int, ...]:
+        """The one descriptor."""
+        return (self.fileno(),)
+
     def close(self) -> None:
         """Close the descriptor; a persistent or elsewhere held interface stays."""
         if self._fd >= 0:

@@ -28,6 +28,7 @@ from tun.device import (
     VNET_HDR_LEN,
     TunError,
 )
+from tun.queues import attached_queues
 
 NAME: Final = re.compile(r"[A-Za-z0-9_=+.-]{1,15}", re.ASCII)  # what wg-quick accepts
 
@@ -62,6 +63,7 @@ def let_go(fd: int) -> None:
 class LinuxTun:
     """A TUN interface of this network namespace; it vanishes with `close()` unless it is persistent.
 
+    `queues`: how many (1 to 16); one that is taken over and was made for a single queue has no more.
     `offload=False` means no virtio header at all: plain packets of at most MTU bytes.
     `persist=True` leaves the interface (and the routes into it, so that traffic stays caught) when the
     process dies; the next LinuxTun of that name takes it over, with `persist=False` so that it goes away in
@@ -73,7 +75,7 @@ class LinuxTun:
         name: str,
         *,
         mtu: int = 1420,
-        multi_queue: bool = False,
+        queues: int = 1,
         offload: bool = True,
         persist: bool = False,
     ) -> None:
@@ -81,26 +83,31 @@ class LinuxTun:
             raise TunError(f"{name!r} is no interface name: use 1 to 15 letters, digits or any of _ = + . -")
         flags = pytun.IFF_TUN | pytun.IFF_NO_PI
         flags |= pytun.IFF_VNET_HDR if offload else 0
-        flags |= pytun.IFF_MULTI_QUEUE if multi_queue else 0
+        self._more: list[pytun.TunTapDevice] = []
+        self._tun, several = _first_queue(name, flags, several=queues > 1)
         try:
-            self._tun = pytun.TunTapDevice(name, flags)
-        except OSError as error:
-            raise TunError(_why(name, error)) from error
-        try:
-            fd = self._tun.fileno()
-            os.set_inheritable(fd, False)
-            os.set_blocking(fd, False)
+            fd = self._prepared(self._tun)
             if offload:
                 set_vnet_hdr_len(fd)
             self.offloads = negotiate_offloads(fd) if offload else 0
             self._tun.persist(persist)
             self.set_mtu(mtu)
             self._mtu = mtu
+            while several and len(self._more) < queues - 1:
+                self._more.append(_open(self._tun.name, flags | pytun.IFF_MULTI_QUEUE))
+                self._prepared(self._more[-1])
         except BaseException:
-            self._tun.close()
+            self.close()
             raise
         self.name: str = self._tun.name
         self.vnet_hdr = offload
+
+    @staticmethod
+    def _prepared(queue: pytun.TunTapDevice) -> int:
+        fd = int(queue.fileno())
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+        return fd
 
     @property
     def mtu(self) -> int:
@@ -123,17 +130,46 @@ class LinuxTun:
         self._tun.up()
 
     def fileno(self) -> int:
-        """The queue's descriptor; -1 when closed."""
+        """The first queue's descriptor; -1 when closed."""
         return int(self._tun.fileno())
 
+    def queues(self) -> tuple[int, ...]:
+        """The descriptors of all queues."""
+        return (self.fileno(), *(int(queue.fileno()) for queue in self._more))
+
     def close(self) -> None:
-        """Close the queue; the interface goes too unless it is persistent."""
-        self._tun.close()
+        """Close the queues; the interface goes too unless it is persistent."""
+        for queue in (*self._more, self._tun):
+            queue.close()
 
     def discard(self) -> None:
-        """Close the queue and let the interface go, by whatever name and in whatever namespace it is now."""
+        """Close the queues and let the interface go, by whatever name and in whatever namespace it is now."""
         let_go(self.fileno())
         self.close()
+
+
+def _open(name: str, flags: int) -> pytun.TunTapDevice:
+    try:
+        return pytun.TunTapDevice(name, flags)
+    except OSError as error:
+        raise TunError(_why(name, error)) from error
+
+
+def _first_queue(name: str, flags: int, *, several: bool) -> tuple[pytun.TunTapDevice, bool]:
+    """The first queue, and whether there can be more.
+
+    An interface that stayed from before may be of the other kind, and is taken over as what it is. One for several
+    queues would take ours beside those of a living owner: that there is none is for us to see.
+    """
+    try:
+        there = attached_queues(name)
+    except OSError as error:
+        raise TunError(f"the interface {name} cannot be looked at: {error.strerror}") from error
+    if there is not None:
+        if there.several and there.attached:
+            raise TunError(_why(name, OSError(errno.EBUSY, "")))
+        several = there.several
+    return _open(name, flags | (pytun.IFF_MULTI_QUEUE if several else 0)), several
 
 
 def _why(name: str, error: OSError) -> str:

@@ -60,6 +60,10 @@ class PumpedTun:
         """The engine's end of the socket pair; -1 when closed."""
         return self._engine.fileno()
 
+    def queues(self) -> tuple[int, ...]:
+        """The one descriptor."""
+        return (self.fileno(),)
+
     def close(self) -> None:
         """Stop the pump and close the wrapped device."""
         if self._engine.fileno() < 0:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from engine.policy import MARK
 from engine.service.ports import OpenTun, TunPort
 from engine.tunnel.events import TunnelEvent
+from engine.tunnel.threads import threads
 from engine.tunnel.tunnel import Tunnel
 from tun import FdTun, LinuxTun, TunError
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def open_tun(name: str, mtu: int) -> LinuxTun:
     """A persistent TUN of this name: it goes on catching packets when the process dies. TunError."""
-    return LinuxTun(name, mtu=mtu, persist=True)
+    return LinuxTun(name, mtu=mtu, queues=threads(), persist=True)
 
 
 def adopting(fd: int) -> OpenTun:

@@ -18,6 +18,7 @@ import uvloop
 from engine import __version__
 from engine.filter import PASS_ALL, PASS_ALL_RULES
 from engine.tunnel.events import Stopped, TunnelEvent
+from engine.tunnel.threads import threads
 from engine.tunnel.tunnel import Tunnel
 from engine.tunnel.uapi_server import UapiServer
 from tun.device import TunError
@@ -66,7 +67,7 @@ def main(code: bytes = PASS_ALL, rules: Sequence[str] = _PASS_ALL_IDS) -> None:
     logging.basicConfig(level=LOG_LEVELS.get(level, logging.ERROR), format="molehill-wg: %(message)s")
     foreground = arguments.foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"
     try:
-        device = LinuxTun(arguments.interface, offload=not arguments.no_offload)
+        device = LinuxTun(arguments.interface, queues=threads(), offload=not arguments.no_offload)
     except TunError as error:
         sys.exit(f"molehill-wg: {error}")
     ready = -1 if foreground else _background()

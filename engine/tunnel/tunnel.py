@@ -86,8 +86,8 @@ class Tunnel:
         self._on_event = on_event
         self._offload = offload
         self._config = DeviceConfig(fwmark=fwmark)
-        self._device = WgDevice(random=os.urandom, offload=True)
-        self._datapath = Datapath(tun.fileno(), vnet_hdr=tun.vnet_hdr, tun_offloads=tun.offloads, mtu=tun.mtu)
+        self._device = WgDevice(random=os.urandom, offload=True, lanes=len(tun.queues()))
+        self._datapath = Datapath(*tun.queues(), vnet_hdr=tun.vnet_hdr, tun_offloads=tun.offloads, mtu=tun.mtu)
         self._sockets: Sockets | None = None
         self._interface = ""
         self._links: dict[bytes, _Link] = {}
@@ -254,15 +254,14 @@ class Tunnel:
         present = self._sockets
         if present is not None and config.listen_port in (0, present.port):
             if config.fwmark != present.fwmark:
-                for sock in (present.v4, present.v6):
-                    if sock is not None:
-                        sock.setsockopt(socket.SOL_SOCKET, SO_MARK, config.fwmark)
+                for sock in present.all():
+                    sock.setsockopt(socket.SOL_SOCKET, SO_MARK, config.fwmark)
                 self._sockets = replace(present, fwmark=config.fwmark)
             return
-        fresh = open_sockets(config.listen_port, config.fwmark)
+        fresh = open_sockets(config.listen_port, config.fwmark, len(self._tun.queues()))
         try:
             fresh.bind_to(self._interface)
-            self._datapath.set_sockets(fresh.fd(socket.AF_INET), fresh.fd(socket.AF_INET6), offload=self._offload)
+            self._datapath.set_sockets(*fresh.pairs(), offload=self._offload)
         except OSError:
             fresh.close()
             raise

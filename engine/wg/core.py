@@ -42,11 +42,14 @@ class Core:
         random: Callable[[int], bytes],
         offload: bool = False,
         mtu: int = 1420,
+        lanes: int = 1,
         new_session: Callable[..., Session] = Session,
     ) -> None:
         """Make a device without a key and without peers: it answers nothing.
 
         random(n) gives n unpredictable bytes. mtu bounds the padding of data messages (without offload only).
+        lanes: who receives for us may be several; the low byte of a receiver index, modulo lanes, is the same for all
+        sessions of a peer, so that they can share the work and keep the order.
         """
         self.peers: dict[bytes, Peer] = {}
         """Public key -> peer. Change it through add_peer and remove_peer."""
@@ -55,6 +58,7 @@ class Core:
         self.drops: dict[Reason, int] = {}
         """How often what was dropped here, since the start."""
         self.mtu = mtu
+        self._lanes = lanes
         self._random = random
         self._offload = offload
         self._new_session = new_session
@@ -115,9 +119,14 @@ class Core:
             if not self._offload:  # else the native peer may still use it, and lets go of it by itself
                 session.close()
 
-    def _new_index(self) -> int:
+    def _new_index(self, peer: Peer) -> int:
         while True:
             index = int.from_bytes(self._random(4), "little")
+            if self._lanes > 1:
+                if peer.lane is None:
+                    peer.lane = index % 256 % self._lanes
+                elif index % 256 % self._lanes != peer.lane:
+                    continue
             if index not in self._initiators and index not in self._sessions:
                 return index
 

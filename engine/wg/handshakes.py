@@ -64,7 +64,7 @@ class Handshakes(Core):
             peer.attempt_until = now + REKEY_ATTEMPT_TIME
         self._forget_initiation(peer)
         peer.timestamp_sent = tai64n.after(wall, peer.timestamp_sent)
-        index = self._new_index()
+        index = self._new_index(peer)
         peer.initiator, message = Initiator.start(
             self._identity,
             peer.public_key,
@@ -140,7 +140,7 @@ class Handshakes(Core):
             return self._drop(Reason.RATE_LIMIT)
         peer.timestamp_received = timestamp
         peer.last_initiation_taken = now
-        index = self._new_index()
+        index = self._new_index(peer)
         chaining_key, message = responder.respond(self._random(32), index, peer.preshared_key)
         self._authentic(peer, data, endpoint, now)
         self._send_control(peer, message, now)

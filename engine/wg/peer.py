@@ -36,7 +36,7 @@ class Peer:
 
     __slots__ = (
         "_static_static", "attempt_until", "control_received", "control_sent", "cookies", "current", "deadlines",
-        "endpoint", "handshake_due", "initiator", "keepalive_due", "last_handshake", "last_handshake_sent",
+        "endpoint", "handshake_due", "initiator", "keepalive_due", "lane", "last_handshake", "last_handshake_sent",
         "last_initiation_taken", "next", "persistent_keepalive", "preshared_key", "previous", "public_key", "queued",
         "rekeyed_on_receive", "rx_bytes", "staged", "timestamp_received", "timestamp_sent", "tx_bytes",
         "unacknowledged_received", "unanswered_sent", "wanted",
@@ -68,6 +68,8 @@ class Peer:
         self.last_initiation_taken = -inf
         self.timestamp_received = tai64n.ZERO
         self.timestamp_sent = tai64n.ZERO
+        self.lane: int | None = None
+        """What its receiver indices have in common, where several receive."""
         self._static_static: bytes | None = None
 
         # Sessions and packets.

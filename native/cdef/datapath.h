@@ -6,12 +6,12 @@ typedef struct {
     uint64_t unanswered_sent_ns;
     uint64_t unacknowledged_received_ns;
 } mh_traffic;
-mh_datapath *mh_datapath_new(int tun_fd, bool vnet_hdr, unsigned tun_offloads, unsigned mtu, int *error);
+mh_datapath *mh_datapath_new(const int *tun_fds, unsigned n, bool vnet_hdr, unsigned tun_offloads, unsigned mtu, int *error);
 void mh_datapath_free(mh_datapath *d);
 int mh_datapath_start(mh_datapath *d);
 void mh_datapath_stop(mh_datapath *d);
 int mh_datapath_turn(mh_datapath *d);
-int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload);
+int mh_datapath_set_sockets(mh_datapath *d, const int *udp4, const int *udp6, bool offload);
 void mh_datapath_set_mtu(mh_datapath *d, unsigned mtu);
 int mh_datapath_set_public_key(mh_datapath *d, const uint8_t *key);
 int mh_datapath_publish(mh_datapath *d, const uint8_t *code, size_t len, const mh_prefix *routes, size_t n,

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 struct mh_aead_key {
+    pthread_mutex_t seal_lock; /* of libcrypto's context, which each packet changes */
     mh_libcrypto libcrypto;
     const mh_wide *wide; /* NULL: libcrypto alone */
     uint32_t words[8];
@@ -94,6 +95,7 @@ static mh_aead_key *key_new(const mh_wide *wide, const uint8_t key[MH_KEY_LEN]) 
         free(k);
         return NULL;
     }
+    pthread_mutex_init(&k->seal_lock, NULL); /* a default mutex: cannot fail on Linux */
     k->wide = wide;
     for (size_t i = 0; i < 8; i++)
         k->words[i] = mh_get32le(key + 4 * i);
@@ -113,6 +115,7 @@ mh_aead_key *mh_aead_key_new_with(const char *kernel, const uint8_t key[MH_KEY_L
 void mh_aead_key_free(mh_aead_key *key) {
     if (!key)
         return;
+    pthread_mutex_destroy(&key->seal_lock);
     mh_libcrypto_done(&key->libcrypto);
     mh_wipe(key, sizeof *key);
     free(key);
@@ -126,7 +129,9 @@ size_t mh_aead_seal(mh_aead_key *key, mh_aead_job *jobs, size_t n) {
             mh_wide_seal(key->wide, key->words, jobs + at, some);
             good += some;
         } else {
+            pthread_mutex_lock(&key->seal_lock);
             good += mh_libcrypto_seal(&key->libcrypto, jobs + at, some);
+            pthread_mutex_unlock(&key->seal_lock);
         }
     }
     return good;

@@ -7,8 +7,8 @@
  * for and cannot have is an error and never another kernel: there are then no keys at all. Whatever was chosen,
  * libcrypto takes the bursts that are too small for it.
  *
- * Ownership: a key owns its cipher contexts until mh_aead_key_free(), which wipes them. Threads: a key may be used
- * by one thread at a time for each direction (its holder, mh_session, locks).
+ * Ownership: a key owns its cipher contexts until mh_aead_key_free(), which wipes them. Threads: any number
+ * may seal at a time (libcrypto's part in turns), one may open (the key's holder, mh_session, locks).
  */
 #ifndef MH_AEAD_H
 #define MH_AEAD_H

@@ -1,20 +1,13 @@
 /*
- * datapath.c - the worker thread, and publishing to it.
+ * datapath.c - making and ending a datapath, and publishing to its workers.
  *
- * The thread: epoch odd -> load snapshot and sockets -> outward, inward -> epoch even -> epoll_wait, without a timeout,
- * unless a direction has used up its turn.
- * A publisher: store the new pointer -> wait while the epoch stays the odd number it was -> free the old. Both sides use
- * sequentially consistent atomics: either the worker sees the new pointer, or the publisher sees the odd epoch.
+ * A publisher: store the new pointer -> wait while each worker's epoch stays the odd number it was -> free the old. Both
+ * sides use sequentially consistent atomics: either a worker sees the new pointer, or the publisher sees the odd epoch.
  */
 #include "datapath.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "worker.h"
 
@@ -26,27 +19,16 @@
 #define TUN_F_USO6 0x40u
 
 void mh_quiesce(mh_datapath *d) {
-    const uint64_t seen = atomic_load(&d->worker.epoch);
     const struct timespec pause = {.tv_nsec = 20000};
-    while ((seen & 1) && atomic_load(&d->worker.epoch) == seen) nanosleep(&pause, NULL);
+    for (unsigned i = 0; i < d->n_workers; i++) {
+        _Atomic uint64_t *epoch = &d->worker[i]->epoch;
+        const uint64_t seen = atomic_load(epoch);
+        while ((seen & 1) && atomic_load(epoch) == seen) nanosleep(&pause, NULL);
+    }
 }
 
 void mh_datapath_wake(mh_datapath *d) {
-    const uint64_t one = 1;
-    ssize_t ignored = write(d->wake_fd, &one, sizeof one); /* full means it is awake already */
-    (void)ignored;
-}
-
-mh_verdict mh_worker_judge(mh_worker *w, const mh_facts *f, const mh_decision *recalled, mh_peer *peer, uint32_t packets) {
-    mh_snapshot *s = w->snapshot;
-    const mh_verdict v = recalled ? recalled->verdict : mh_filter(s ? s->program : NULL, w->fragments, f, w->now_ns);
-    if (!recalled && f->fragment == MH_WHOLE)
-        w->last[f->direction == MH_IN] = (mh_decision){.facts = *f, .verdict = v, .peer = peer, .known = true};
-    if (s && v.rule < s->rules) {
-        mh_count(&s->counts[v.rule].packets, packets);
-        mh_count(&s->counts[v.rule].bytes, f->total_len);
-    }
-    return v;
+    for (unsigned i = 0; i < d->n_workers; i++) mh_worker_wake(d->worker[i]);
 }
 
 void mh_push(mh_datapath *d, enum mh_event_kind kind, mh_peer *p) {
@@ -63,82 +45,12 @@ void mh_push(mh_datapath *d, enum mh_event_kind kind, mh_peer *p) {
     mh_ring_wake(d->ring); /* the reader may have emptied the ring since, and be asleep */
 }
 
-/* What the thread waits for. */
-enum { WAKE = 1, TUN = 2, UDP4 = 4, UDP6 = 8, PACKETS = TUN | UDP4 | UDP6 };
-
-/* Both directions once, as far as there may be something. 0, or the errno for which the TUN is gone. */
-static int turn(mh_worker *w, unsigned ready) {
-    mh_datapath *d = w->d;
-    atomic_fetch_add(&w->epoch, 1);
-    w->snapshot = atomic_load(&d->snapshot);
-    w->sockets = atomic_load(&d->sockets);
-    w->now_ns = mh_now_ns();
-    mh_count(&w->work.turns, 1);
-    int gone = 0;
-    w->more = w->last[0].known = w->last[1].known = false;
-    if (ready & TUN) gone = mh_outward(w);
-    if (ready & UDP4 && w->sockets && !gone) gone = mh_inward(w, w->sockets->fd4);
-    if (ready & UDP6 && w->sockets && !gone) gone = mh_inward(w, w->sockets->fd6);
-    atomic_fetch_add(&w->epoch, 1);
-    return gone;
-}
-
-/* 0 or errno; an fd of -1 is fine, and so is one that is watched already. */
-static int watch(const mh_datapath *d, int fd, unsigned what) {
-    struct epoll_event e = {.events = EPOLLIN, .data.u32 = what};
-    return fd < 0 || epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &e) == 0 || errno == EEXIST ? 0 : errno;
-}
-
-static void watch_no_longer(const mh_datapath *d, int fd) {
-    if (fd >= 0) (void)epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, fd, NULL); /* a closed one has gone by itself */
-}
-
-static void *run(void *argument) {
-    mh_worker *w = argument;
-    mh_datapath *d = w->d;
-    struct epoll_event events[4];
-    int gone = turn(w, PACKETS);
-    while (!gone && !atomic_load(&d->stop)) {
-        if (w->more) { /* there is work: the kernel need not be asked */
-            gone = turn(w, PACKETS);
-            continue;
-        }
-        const int n = epoll_wait(d->epoll_fd, events, 4, -1); /* EINTR: all signals are blocked, but a debugger may stop us */
-        unsigned ready = 0;
-        bool deleted = false;
-        for (int i = 0; i < n; i++) {
-            ready |= events[i].data.u32;
-            deleted |= events[i].data.u32 == TUN && (events[i].events & EPOLLERR);
-        }
-        if (ready & WAKE) {
-            uint64_t count;
-            ssize_t ignored = read(d->wake_fd, &count, sizeof count);
-            (void)ignored;
-        }
-        gone = turn(w, ready);
-        if (!gone && deleted) gone = EIO;
-    }
-    if (gone) {
-        mh_event e;
-        memset(&e, 0, offsetof(mh_event, data));
-        e.kind = MH_EVENT_STOPPED;
-        e.error = gone;
-        if (!mh_ring_push(d->ring, &e)) {
-            atomic_store(&d->stopped, gone);
-            atomic_store(&d->unsent, true);
-            mh_ring_wake(d->ring);
-        }
-    }
-    return NULL;
-}
-
-mh_datapath *mh_datapath_new(int tun_fd, bool vnet_hdr, unsigned tun_offloads, unsigned mtu, int *error) {
-    *error = ENOMEM;
-    mh_datapath *d = calloc(1, sizeof *d);
+mh_datapath *mh_datapath_new(const int *tun_fds, unsigned n, bool vnet_hdr, unsigned tun_offloads, unsigned mtu, int *error) {
+    *error = n < 1 || n > MH_WORKERS ? EINVAL : ENOMEM;
+    mh_datapath *d = *error == EINVAL ? NULL : calloc(1, sizeof *d);
     if (!d) return NULL;
     pthread_mutex_init(&d->control, NULL); /* default mutexes: cannot fail on Linux */
     pthread_mutex_init(&d->registry, NULL);
-    d->tun.vnet_hdr = vnet_hdr;
     d->tun_offloads = vnet_hdr && (tun_offloads & TUN_F_CSUM) ? tun_offloads : 0;
     if (d->tun_offloads & TUN_F_TSO4) d->join_kinds |= MH_JOIN_TCP4;
     if (d->tun_offloads & TUN_F_TSO6) d->join_kinds |= MH_JOIN_TCP6;
@@ -146,23 +58,19 @@ mh_datapath *mh_datapath_new(int tun_fd, bool vnet_hdr, unsigned tun_offloads, u
     if (d->tun_offloads & TUN_F_USO6) d->join_kinds |= MH_JOIN_UDP6;
     atomic_init(&d->mtu, mtu);
     atomic_init(&d->probe_ident, -1);
-    mh_worker *w = &d->worker;
-    w->d = d;
-    w->fragments = mh_fragments_new();
-    const bool backlog = mh_backlog_init(&w->backlog);
-    w->wire = malloc(MH_WIRE_BYTES);
-    w->inbox = mh_udp_inbox_new();
-    w->scratch = malloc(MH_READ_BYTES);
     d->indices = mh_index_table_new();
     d->ring = mh_ring_new(RING_SLOTS);
-    d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    d->tun.fd = fcntl(tun_fd, F_DUPFD_CLOEXEC, 0);
-    const int flags = d->tun.fd < 0 ? -1 : fcntl(d->tun.fd, F_GETFL);
-    if (d->epoll_fd < 0 || d->wake_fd < 0 || flags < 0 || fcntl(d->tun.fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
-        watch(d, d->wake_fd, WAKE) != 0 || watch(d, d->tun.fd, TUN) != 0) {
-        *error = errno;
-    } else if (w->fragments && backlog && w->wire && w->inbox && w->scratch && d->indices && d->ring) {
+    if (n > 1) d->lanes = calloc(MH_LANES, sizeof *d->lanes);
+    bool ok = d->indices && d->ring && (n == 1 || d->lanes);
+    for (unsigned i = 0; i < n && ok; i++) {
+        errno = ENOMEM;
+        ok = (d->worker[i] = mh_worker_new(d, i, tun_fds[i], vnet_hdr)) != NULL;
+        if (ok)
+            d->n_workers++;
+        else
+            *error = errno;
+    }
+    if (ok) {
         *error = 0;
         return d;
     }
@@ -180,9 +88,6 @@ static void free_snapshot(mh_snapshot *s) {
 void mh_datapath_free(mh_datapath *d) {
     if (!d) return;
     mh_datapath_stop(d);
-    if (d->tun.fd >= 0) close(d->tun.fd);
-    if (d->wake_fd >= 0) close(d->wake_fd);
-    if (d->epoll_fd >= 0) close(d->epoll_fd);
     free_snapshot(atomic_load(&d->snapshot));
     free(atomic_load(&d->sockets));
     mh_guard_free(atomic_load(&d->guard));
@@ -192,12 +97,8 @@ void mh_datapath_free(mh_datapath *d) {
     free(d->peers);
     free(d->removed);
     if (d->ring) mh_ring_free(d->ring);
-    mh_worker *w = &d->worker;
-    if (w->fragments) mh_fragments_free(w->fragments);
-    mh_backlog_free(&w->backlog);
-    free(w->wire);
-    mh_udp_inbox_free(w->inbox);
-    free(w->scratch);
+    for (unsigned i = 0; i < d->n_workers; i++) mh_worker_free(d->worker[i]);
+    free(d->lanes);
     pthread_mutex_destroy(&d->control);
     pthread_mutex_destroy(&d->registry);
     free(d);
@@ -207,15 +108,13 @@ int mh_datapath_start(mh_datapath *d) {
     pthread_mutex_lock(&d->control);
     int error = d->running ? EBUSY : 0;
     if (!error) {
+        unsigned started = 0;
         atomic_store(&d->stop, false);
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the main thread's business */
-        error = pthread_create(&d->thread, NULL, run, &d->worker);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        if (!error) {
-            d->running = true;
-            pthread_setname_np(d->thread, "molehill-data");
+        while (started < d->n_workers && (error = mh_worker_start(d->worker[started])) == 0) started++;
+        d->running = !error;
+        if (error) {
+            atomic_store(&d->stop, true);
+            while (started > 0) mh_worker_join(d->worker[--started]);
         }
     }
     pthread_mutex_unlock(&d->control);
@@ -226,8 +125,7 @@ void mh_datapath_stop(mh_datapath *d) {
     pthread_mutex_lock(&d->control);
     if (d->running) {
         atomic_store(&d->stop, true);
-        mh_datapath_wake(d);
-        pthread_join(d->thread, NULL);
+        for (unsigned i = 0; i < d->n_workers; i++) mh_worker_join(d->worker[i]);
         d->running = false;
     }
     pthread_mutex_unlock(&d->control);
@@ -235,26 +133,44 @@ void mh_datapath_stop(mh_datapath *d) {
 
 int mh_datapath_turn(mh_datapath *d) {
     pthread_mutex_lock(&d->control);
-    const int error = d->running ? EBUSY : turn(&d->worker, PACKETS);
+    int error = d->running ? EBUSY : 0;
+    for (unsigned i = 0; i < d->n_workers && !error; i++) error = mh_worker_turn(d->worker[i]);
     pthread_mutex_unlock(&d->control);
     return error;
 }
 
-int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload) {
-    mh_udp *u = calloc(1, sizeof *u);
+/* Every worker looks at its sockets of u, or none does. */
+static int watch_sockets(const mh_datapath *d, const mh_udp *u) {
+    int error = 0;
+    for (unsigned i = 0; i < d->n_workers && !error; i++) {
+        error = mh_worker_watch(d->worker[i], u[i].fd4, MH_UDP4);
+        if (!error) error = mh_worker_watch(d->worker[i], u[i].fd6, MH_UDP6);
+    }
+    return error;
+}
+
+/* What u has and `but` has not. */
+static void watch_no_longer(const mh_datapath *d, const mh_udp *u, const mh_udp *but) {
+    for (unsigned i = 0; i < d->n_workers && u; i++) {
+        if (!but || u[i].fd4 != but[i].fd4) mh_worker_watch_no_longer(d->worker[i], u[i].fd4);
+        if (!but || u[i].fd6 != but[i].fd6) mh_worker_watch_no_longer(d->worker[i], u[i].fd6);
+    }
+}
+
+int mh_datapath_set_sockets(mh_datapath *d, const int *udp4, const int *udp6, bool offload) {
+    mh_udp *u = calloc(d->n_workers, sizeof *u);
     if (!u) return ENOMEM;
-    int error = mh_udp_init(u, udp4, udp6, offload);
+    int error = 0;
+    for (unsigned i = 0; i < d->n_workers && !error; i++) error = mh_udp_init(&u[i], udp4[i], udp6[i], offload);
     pthread_mutex_lock(&d->control);
-    if (!error) error = watch(d, udp4, UDP4);
-    if (!error && (error = watch(d, udp6, UDP6)) != 0) watch_no_longer(d, udp4);
+    if (!error && (error = watch_sockets(d, u)) != 0) watch_no_longer(d, u, atomic_load(&d->sockets));
     if (error) {
         free(u);
     } else {
         mh_udp *old = atomic_exchange(&d->sockets, u);
         mh_datapath_wake(d);
         mh_quiesce(d);
-        if (old && old->fd4 != udp4) watch_no_longer(d, old->fd4);
-        if (old && old->fd6 != udp6) watch_no_longer(d, old->fd6);
+        watch_no_longer(d, old, u);
         free(old);
     }
     pthread_mutex_unlock(&d->control);
@@ -274,21 +190,24 @@ int mh_datapath_set_public_key(mh_datapath *d, const uint8_t *key) {
     return 0;
 }
 
-static size_t read_counts(const mh_snapshot *s, uint64_t *packets, uint64_t *bytes, size_t room) {
+static size_t read_counts(const mh_datapath *d, const mh_snapshot *s, uint64_t *packets, uint64_t *bytes, size_t room) {
     if (!s) return 0;
     for (size_t i = 0; i < s->rules && i < room; i++) {
-        packets[i] = atomic_load_explicit(&s->counts[i].packets, memory_order_relaxed);
-        bytes[i] = atomic_load_explicit(&s->counts[i].bytes, memory_order_relaxed);
+        packets[i] = bytes[i] = 0;
+        for (size_t at = i; at < (size_t)s->rules * d->n_workers; at += s->rules) {
+            packets[i] += atomic_load_explicit(&s->counts[at].packets, memory_order_relaxed);
+            bytes[i] += atomic_load_explicit(&s->counts[at].bytes, memory_order_relaxed);
+        }
     }
     return s->rules;
 }
 
 /* NULL and errno: not a program, a bad prefix, no memory. */
-static mh_snapshot *new_snapshot(const uint8_t *code, size_t len, const mh_prefix *routes, size_t n) {
+static mh_snapshot *new_snapshot(const mh_datapath *d, const uint8_t *code, size_t len, const mh_prefix *routes, size_t n) {
     mh_program *program = code ? mh_program_load(code, len) : NULL;
     mh_allowedips *table = mh_allowedips_new(routes, n);
     const uint16_t rules = program ? mh_program_rules(program) : 0;
-    mh_snapshot *s = calloc(1, sizeof *s + rules * sizeof s->counts[0]);
+    mh_snapshot *s = calloc(1, sizeof *s + (size_t)rules * d->n_workers * sizeof s->counts[0]);
     errno = s ? EINVAL : ENOMEM;
     if (!s || !table || (code && !program)) {
         free(s);
@@ -358,12 +277,12 @@ static void rejudge_staged(mh_datapath *d, const mh_snapshot *s) {
 
 int mh_datapath_publish(mh_datapath *d, const uint8_t *code, size_t len, const mh_prefix *routes, size_t n,
                         uint64_t *packets, uint64_t *bytes, size_t room) {
-    mh_snapshot *s = new_snapshot(code, len, routes, n);
+    mh_snapshot *s = new_snapshot(d, code, len, routes, n);
     if (!s) return -errno;
     pthread_mutex_lock(&d->control);
     mh_snapshot *old = atomic_exchange(&d->snapshot, s);
     mh_quiesce(d);
-    const int rules = (int)read_counts(old, packets, bytes, room);
+    const int rules = (int)read_counts(d, old, packets, bytes, room);
     free_snapshot(old);
     rejudge_staged(d, s);
     free_removed(d, routes, n);
@@ -373,7 +292,7 @@ int mh_datapath_publish(mh_datapath *d, const uint8_t *code, size_t len, const m
 
 size_t mh_datapath_verdicts(mh_datapath *d, uint64_t *packets, uint64_t *bytes, size_t room) {
     pthread_mutex_lock(&d->control);
-    const size_t n = read_counts(atomic_load(&d->snapshot), packets, bytes, room);
+    const size_t n = read_counts(d, atomic_load(&d->snapshot), packets, bytes, room);
     pthread_mutex_unlock(&d->control);
     return n;
 }
@@ -385,16 +304,19 @@ size_t mh_datapath_drops(const mh_datapath *d, uint64_t *by_reason, size_t room)
 }
 
 void mh_datapath_statistics(const mh_datapath *d, mh_statistics *out) {
-#define X(name) out->name = atomic_load_explicit(&d->worker.work.name, memory_order_relaxed);
-    MH_WORK(X)
+    memset(out, 0, sizeof *out);
+    for (unsigned i = 0; i < d->n_workers; i++) {
+#define X(name) out->name += atomic_load_explicit(&d->worker[i]->work.name, memory_order_relaxed);
+        MH_WORK(X)
 #undef X
+    }
 }
 
 void mh_datapath_offloads(mh_datapath *d, mh_offloads *out) {
     pthread_mutex_lock(&d->control);
     const mh_udp *u = atomic_load(&d->sockets);
     *out = (mh_offloads){
-        .vnet_hdr = d->tun.vnet_hdr,
+        .vnet_hdr = d->worker[0]->tun.vnet_hdr,
         .tso4 = d->join_kinds & MH_JOIN_TCP4,
         .tso6 = d->join_kinds & MH_JOIN_TCP6,
         .uso4 = d->join_kinds & MH_JOIN_UDP4,

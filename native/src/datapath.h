@@ -1,5 +1,5 @@
 /*
- * datapath.h - one TUN device, its outer sockets, and the thread that carries packets between them.
+ * datapath.h - one TUN device, its outer sockets, and the threads that carry packets between them.
  *
  * Order of events: new -> set_sockets, add_peer, publish (any order, any time) -> start -> ... -> stop -> free.
  * Ownership: the datapath duplicates the TUN descriptor; sockets stay the caller's, who may close replaced ones when
@@ -17,8 +17,9 @@
 
 typedef struct mh_datapath mh_datapath;
 
-/* tun_offloads: the TUN_F_* bits the device accepted. NULL and *error: no memory, a bad descriptor. */
-mh_datapath *mh_datapath_new(int tun_fd, bool vnet_hdr, unsigned tun_offloads, unsigned mtu, int *error);
+/* tun_fds: n queues of the device (1 to 16), each of which gets a thread. tun_offloads: the TUN_F_* bits the device
+ * accepted. NULL and *error: no memory, a bad descriptor. */
+mh_datapath *mh_datapath_new(const int *tun_fds, unsigned n, bool vnet_hdr, unsigned tun_offloads, unsigned mtu, int *error);
 void mh_datapath_free(mh_datapath *d);
 int mh_datapath_start(mh_datapath *d);
 void mh_datapath_stop(mh_datapath *d);
@@ -26,7 +27,8 @@ void mh_datapath_stop(mh_datapath *d);
 /* One turn of both directions in the caller's thread, while none is running (tests). EBUSY, or why the TUN is gone. */
 int mh_datapath_turn(mh_datapath *d);
 
-int mh_datapath_set_sockets(mh_datapath *d, int udp4, int udp6, bool offload);
+/* One of each family (or -1) for each of the n. */
+int mh_datapath_set_sockets(mh_datapath *d, const int *udp4, const int *udp6, bool offload);
 void mh_datapath_set_mtu(mh_datapath *d, unsigned mtu);
 
 /* Our public key: initiations and responses are dropped unless the sender knew it, and under load answered with a
@@ -79,7 +81,7 @@ typedef struct {
     uint64_t tun_reads, tun_writes, udp_sends, udp_receives, packets_out, bytes_out, packets_in, bytes_in, turns;
 } mh_statistics;
 void mh_datapath_statistics(const mh_datapath *d, mh_statistics *out);
-void mh_datapath_wake(mh_datapath *d); /* asks the thread for a turn: `turns` will have risen, if it is alive */
+void mh_datapath_wake(mh_datapath *d); /* asks the threads for a turn: `turns` will have risen by as many, if they are alive */
 typedef struct {
     bool vnet_hdr, tso4, tso6, uso4, uso6, udp_segment, udp_gro;
 } mh_offloads;

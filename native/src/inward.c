@@ -182,6 +182,18 @@ static void open_batch(mh_worker *w) {
     b->n = 0;
 }
 
+/* The queue that a flow's packets are written into: the one they are read of, so that the kernel changes nothing. A flow
+ * of which nothing was read is from now on this worker's. */
+static const mh_tun *queue_of(mh_worker *w, const uint8_t *packet, size_t len) {
+    mh_datapath *d = w->d;
+    mh_facts f;
+    if (!d->lanes || mh_parse(packet, len, &f) != 0) return &w->tun;
+    _Atomic uint8_t *lane = &d->lanes[mh_lane(&f)];
+    uint8_t number = atomic_load_explicit(lane, memory_order_relaxed);
+    if (!number) atomic_store_explicit(lane, number = (uint8_t)(w->number + 1), memory_order_relaxed);
+    return &d->worker[number - 1]->tun;
+}
+
 int mh_inward_finish(mh_worker *w) {
     mh_datapath *d = w->d;
     mh_join_reset(&w->join, d->join_kinds);
@@ -192,7 +204,7 @@ int mh_inward_finish(mh_worker *w) {
         struct iovec iov[MH_JOIN_PACKETS];
         mh_vnet_hdr h;
         const size_t n = mh_join_emit(&w->join, i, &h, iov);
-        const int error = mh_tun_write(&d->tun, &h, iov, n);
+        const int error = mh_tun_write(queue_of(w, iov[0].iov_base, iov[0].iov_len), &h, iov, n);
         mh_count(&w->work.tun_writes, 1);
         if (error) drop(w, MH_REASON_TUN_WRITE, w->join.unit[i].count);
         if (mh_tun_gone(error)) gone = error;
@@ -207,7 +219,7 @@ static void ask_for_cookie(mh_worker *w, mh_guard *g, const mh_endpoint *from, c
     const mh_udp_burst burst = {.data = reply, .stride = sizeof reply, .total = sizeof reply};
     uint32_t sent = 0, calls = 0;
     drop(w, MH_REASON_NO_COOKIE, 1);
-    if (!mh_bucket_take(&w->cookies, w->now_ns, COOKIES_PER_SECOND, COOKIES_BURST)) return;
+    if (!mh_bucket_take(&w->cookies, w->now_ns, COOKIES_PER_SECOND / w->d->n_workers, COOKIES_BURST / w->d->n_workers)) return;
     if (!mh_guard_reply(g, message, len, from, w->now_ns, reply)) return;
     if (mh_udp_send(w->sockets, &to, &burst, &sent, &calls)) drop(w, MH_REASON_UDP_SEND, 1);
     mh_count(&w->work.udp_sends, calls);

@@ -25,9 +25,18 @@ uint32_t mh_padded(uint32_t len, uint32_t mtu) {
 
 static void drop(mh_worker *w, unsigned reason, uint64_t packets) { mh_drop(&w->d->drops, reason, packets); }
 
-/* Answers to local senders are bounded as the kernel bounds its own. */
+/* Answers to local senders are bounded as the kernel bounds its own; each worker has its share. */
 static bool may_answer(mh_worker *w) {
-    return mh_bucket_take(&w->answers, w->now_ns, MH_ANSWERS_PER_SECOND, MH_ANSWERS_BURST);
+    const unsigned n = w->d->n_workers;
+    return mh_bucket_take(&w->answers, w->now_ns, MH_ANSWERS_PER_SECOND / n, MH_ANSWERS_BURST / n);
+}
+
+/* Remembers that the flow comes by this worker's queue: what is written into that one, the kernel gives no other queue. */
+static void note_lane(const mh_worker *w, const mh_facts *f) {
+    if (!w->d->lanes) return;
+    _Atomic uint8_t *lane = &w->d->lanes[mh_lane(f)];
+    const uint8_t mine = (uint8_t)(w->number + 1);
+    if (atomic_load_explicit(lane, memory_order_relaxed) != mine) atomic_store_explicit(lane, mine, memory_order_relaxed);
 }
 
 /* A packet of our own making (in scratch) to the local sender. */
@@ -35,7 +44,7 @@ static int answer(mh_worker *w, size_t len) {
     if (!len) return 0;
     const mh_vnet_hdr plain = {0};
     const struct iovec iov = {.iov_base = w->scratch, .iov_len = len};
-    const int error = mh_tun_write(&w->d->tun, &plain, &iov, 1);
+    const int error = mh_tun_write(&w->tun, &plain, &iov, 1);
     mh_count(&w->work.tun_writes, 1);
     return mh_tun_gone(error) ? error : 0;
 }
@@ -201,6 +210,7 @@ static int packet_out(mh_worker *w, const mh_read *r, uint32_t *packets) {
         return 0;
     }
     *packets += split.count;
+    note_lane(w, &f);
     f.direction = MH_OUT;
     f.iface_out = MH_TUNNEL;
     const mh_decision *recalled = mh_recall(w, &f);
@@ -246,7 +256,7 @@ int mh_outward(mh_worker *w) {
     while (packets < MH_TURN && !gone) {
         mh_read *r = dry || ahead == AHEAD ? NULL : mh_backlog_next(b);
         if (r) {
-            const int n = mh_tun_read(&w->d->tun, &r->header, r->packet, MH_READ_BYTES);
+            const int n = mh_tun_read(&w->tun, &r->header, r->packet, MH_READ_BYTES);
             dry = n == 0;
             if (n < 0) gone = -n;
             if (n <= 0) continue;

@@ -88,7 +88,7 @@ bool mh_session_alive(const mh_session *s, uint64_t now_ns) {
 }
 
 size_t mh_session_seal(mh_session *s, mh_aead_job *jobs, size_t n, uint64_t now_ns) {
-    size_t good = 0;
+    bool claimed = false;
     pthread_mutex_lock(&s->seal_lock);
     uint64_t counter = mh_session_sent(s);
     if (!too_old(s, now_ns) && n <= MH_REJECT_AFTER_MESSAGES - counter) {
@@ -98,13 +98,13 @@ size_t mh_session_seal(mh_session *s, mh_aead_job *jobs, size_t n, uint64_t now_
         }
         /* Counters are spent before they are used: no failure may bring one back. */
         atomic_store_explicit(&s->sent, counter + n, memory_order_relaxed);
-        good = mh_aead_seal(s->send_key, jobs, n);
-    } else {
-        for (size_t i = 0; i < n; i++)
-            jobs[i].ok = false;
+        claimed = true;
     }
     pthread_mutex_unlock(&s->seal_lock);
-    return good;
+    if (claimed) return mh_aead_seal(s->send_key, jobs, n);
+    for (size_t i = 0; i < n; i++)
+        jobs[i].ok = false;
+    return 0;
 }
 
 /* The verdict on one job that the AEAD has opened. */

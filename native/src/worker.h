@@ -1,8 +1,11 @@
 /*
- * worker.h - the inside of the datapath: one device, its worker thread, and what they share. Only datapath.c,
+ * worker.h - the inside of the datapath: one device, its worker threads, and what they share. Only worker.c, datapath.c,
  * control.c, outward.c and inward.c include it.
  *
- * Ownership and threads: the worker alone touches its buffers, burst and fragment table. It reads `snapshot` and
+ * Each worker has a queue of the TUN and a socket of each family. The kernel gives a flow's packets to one queue; a
+ * peer's messages come by one socket (engine/tunnel/sockets.py); so whatever belongs together meets one worker, and
+ * stays in order. What one worker learns of a flow's queue, the others use when they write into it (`lanes`).
+ * Ownership and threads: a worker alone touches its buffers, burst and fragment table. It reads `snapshot` and
  * `sockets` once a turn, between an odd and an even epoch; the control plane swaps a pointer, waits until every
  * worker has left its turn (quiesce), and only then frees what was replaced. Every control call holds `control`.
  * Locks are taken in this order: control, registry, a peer's lock, then a session's.
@@ -31,7 +34,10 @@
 #define MH_TURN 64                           /* packets a direction a turn, about: so long the other one waits */
 #define MH_WIRE_BYTES (192 * 1024)           /* data messages of a burst, end to end */
 
-/* Packets and bytes a rule decided. Written by its worker alone. */
+#define MH_WORKERS 16
+#define MH_LANES 65536 /* flows, by hash, whose queue is remembered */
+
+/* Packets and bytes a rule decided. Written by one worker alone. */
 typedef struct {
     _Atomic uint64_t packets, bytes;
 } mh_rule_count;
@@ -41,7 +47,7 @@ typedef struct {
     mh_program *program; /* NULL: no policy, everything is dropped */
     mh_allowedips *routes;
     uint16_t rules;
-    mh_rule_count counts[];
+    mh_rule_count counts[]; /* `rules` for each worker */
 } mh_snapshot;
 
 /* The messages for one session, from the last flush on. Runs of equal TOS and size go out with one call each. */
@@ -89,6 +95,10 @@ typedef struct mh_datapath mh_datapath;
 
 typedef struct {
     mh_datapath *d;
+    unsigned number;
+    mh_tun tun; /* its queue */
+    int wake_fd, epoll_fd;
+    pthread_t thread;
     _Atomic uint64_t epoch; /* odd: in a turn */
     mh_fragments *fragments;
     mh_bucket answers, cookies;
@@ -109,17 +119,14 @@ typedef struct {
 } mh_worker;
 
 struct mh_datapath {
-    mh_tun tun;
     unsigned join_kinds; /* MH_JOIN_* the device takes */
     unsigned tun_offloads;
     atomic_uint mtu;
-    int wake_fd, epoll_fd;
-    pthread_t thread;
     bool running;
     atomic_bool stop;
 
     _Atomic(mh_snapshot *) snapshot;
-    _Atomic(mh_udp *) sockets; /* NULL: none yet */
+    _Atomic(mh_udp *) sockets; /* one for each worker; NULL: none yet */
     _Atomic(mh_guard *) guard; /* NULL: every handshake message goes up to Python */
     mh_index_table *indices;
     mh_ring *ring;
@@ -129,7 +136,9 @@ struct mh_datapath {
     atomic_int stopped;     /* errno for which the worker ended by itself, until it was told */
     atomic_bool retired;    /* some peer has a session for the control plane to free */
     mh_peer *unsent_peers, *retired_peers; /* those, under registry */
-    mh_worker worker;
+    unsigned n_workers;
+    mh_worker *worker[MH_WORKERS];
+    _Atomic uint8_t *lanes; /* of each flow's hash: the queue it was last read of, and 1; NULL: there is but one */
 
     pthread_mutex_t control;
     pthread_mutex_t registry; /* peers, n_peers, the two lists */
@@ -139,6 +148,22 @@ struct mh_datapath {
     size_t n_removed;
     uint32_t last_id;
 };
+
+/* A worker's life. NULL and errno: a bad descriptor, no memory. Its thread runs from start() (0 or errno) to join(). */
+mh_worker *mh_worker_new(mh_datapath *d, unsigned number, int tun_fd, bool vnet_hdr);
+void mh_worker_free(mh_worker *w);
+int mh_worker_start(mh_worker *w);
+void mh_worker_join(mh_worker *w);
+void mh_worker_wake(mh_worker *w);
+int mh_worker_turn(mh_worker *w); /* both directions once, in the caller's thread */
+
+/* Wait for this descriptor, too (-1, or watched already: fine); and no longer. */
+enum { MH_WAKE = 1, MH_TUN = 2, MH_UDP4 = 4, MH_UDP6 = 8 };
+int mh_worker_watch(const mh_worker *w, int fd, unsigned what);
+void mh_worker_watch_no_longer(const mh_worker *w, int fd);
+
+/* The place of a packet's flow in `lanes`, the same for both directions; of fragments, by the addresses. */
+uint16_t mh_lane(const mh_facts *f);
 
 /* Each runs one direction's turn (inward: one socket's, -1: none). 0, or the errno for which the TUN is gone. */
 int mh_outward(mh_worker *w);
@@ -167,7 +192,7 @@ uint32_t mh_padded(uint32_t len, uint32_t mtu);
 /* Sends what was staged, under the current session. Caller holds the peer's lock; any thread. true: push TIMERS. */
 bool mh_flush_staged(mh_datapath *d, mh_udp *sockets, mh_peer *p, uint64_t now_ns, uint32_t *calls);
 
-/* Waits until no worker is in the turn it is in now. Never under a peer's lock: the worker may want it to go on. */
+/* Waits until no worker is in the turn it is in now. Never under a peer's lock: a worker may want it to go on. */
 void mh_quiesce(mh_datapath *d);
 
 /* Lists of peers that want a look, each peer once. Caller holds registry. */

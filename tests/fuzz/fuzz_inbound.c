@@ -46,7 +46,7 @@ static void set_up(void) {
     int pair[2], error;
     CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
     tun = pair[0];
-    CHECK((d = mh_datapath_new(pair[1], true, 0x7F, 1420, &error)) != NULL);
+    CHECK((d = mh_datapath_new(&pair[1], 1, true, 0x7F, 1420, &error)) != NULL);
     CHECK((peer = mh_datapath_add_peer(d)) != NULL);
     const mh_prefix routes[2] = {{.family = 4, .owner = peer}, {.family = 6, .owner = peer}};
     CHECK(mh_datapath_publish(d, code, pass_all(code), routes, 2, NULL, NULL, 0) == 0);
@@ -112,7 +112,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         memcpy(g.data, data + 3, g.len);
         g.segment = data[0] & 2 ? stride : g.len;
     }
-    mh_worker *w = &d->worker;
+    mh_worker *w = d->worker[0];
     w->snapshot = atomic_load(&d->snapshot);
     w->now_ns = mh_now_ns();
     CHECK(mh_inward_datagram(w, &g) == 0 && mh_inward_finish(w) == 0);

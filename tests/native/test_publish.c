@@ -4,7 +4,8 @@
  * Two policies differ in all they say: the even ones let port 1000 pass and route to peer 0, the odd ones port 2000
  * and peer 1. Each packet carries the number of the newest policy whose publish() had returned when it was written
  * into the TUN. Then no packet may ever arrive that neither policy lets pass as a whole (one's port at the other's
- * peer), nor one that only a policy replaced before it was written could have let pass.
+ * peer), nor one that only a policy replaced before it was written could have let pass. With one worker, and with four,
+ * which then seal for the same sessions: no counter may come twice, or the far side's replay window refuses it.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -20,12 +21,14 @@
 
 #define GENERATIONS 3000
 #define BURST 16
+#define MOST 4 /* workers */
 
 static const uint16_t ports[2] = {1000, 2000};
 
 typedef struct {
     mh_datapath *d;
-    int tun, udp, far[2]; /* far: where the peers are */
+    unsigned workers;
+    int tun[MOST], udp[MOST], far[2]; /* far: where the peers are */
     mh_peer *peers[2];
     pthread_mutex_t lock; /* of the sessions below */
     mh_session *ours[2], *theirs[2];
@@ -82,16 +85,23 @@ static void install(rig *r, int i, uint32_t index, bool initiator) {
     CHECK(mh_peer_install_session(r->d, r->peers[i], r->ours[i]) == 0);
 }
 
-static void set_up(rig *r) {
+static const int none[MOST] = {-1, -1, -1, -1};
+
+static void set_up(rig *r, unsigned workers) {
     memset(r, 0, sizeof *r);
     pthread_mutex_init(&r->lock, NULL);
-    int pair[2], error;
-    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-    r->tun = pair[0];
-    CHECK((r->d = mh_datapath_new(pair[1], false, 0, 1420, &error)) != NULL);
-    close(pair[1]);
-    r->udp = bound_socket(SOCK_NONBLOCK);
-    CHECK(mh_datapath_set_sockets(r->d, r->udp, -1, true) == 0);
+    r->workers = workers;
+    int queues[MOST], error;
+    for (unsigned i = 0; i < workers; i++) {
+        int pair[2];
+        CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+        r->tun[i] = pair[0];
+        queues[i] = pair[1];
+        r->udp[i] = bound_socket(SOCK_NONBLOCK);
+    }
+    CHECK((r->d = mh_datapath_new(queues, workers, false, 0, 1420, &error)) != NULL);
+    for (unsigned i = 0; i < workers; i++) close(queues[i]);
+    CHECK(mh_datapath_set_sockets(r->d, r->udp, none, true) == 0);
     for (int i = 0; i < 2; i++) {
         CHECK((r->peers[i] = mh_datapath_add_peer(r->d)) != NULL);
         r->far[i] = bound_socket(0);
@@ -108,8 +118,10 @@ static void tear_down(rig *r) {
         mh_session_free(r->theirs[i]);
         close(r->far[i]);
     }
-    close(r->udp);
-    close(r->tun);
+    for (unsigned i = 0; i < r->workers; i++) {
+        close(r->udp[i]);
+        close(r->tun[i]);
+    }
 }
 
 /* Returns how many packets the replaced policy had judged. */
@@ -144,9 +156,10 @@ static void *writer(void *argument) {
     uint8_t b[64];
     for (uint64_t n = 0; !atomic_load(&r->done); n++) {
         const size_t len = packet(b, ports[n & 1], atomic_load(&r->published));
-        CHECK(send(r->tun, b, len, 0) == (ssize_t)len);
+        CHECK(send(r->tun[n / 3 % r->workers], b, len, 0) == (ssize_t)len);
         atomic_fetch_add(&r->written, 1);
-        while (recv(r->tun, b, sizeof b, MSG_DONTWAIT) > 0) atomic_fetch_add(&r->delivered, 1);
+        for (unsigned i = 0; i < r->workers; i++)
+            while (recv(r->tun[i], b, sizeof b, MSG_DONTWAIT) > 0) atomic_fetch_add(&r->delivered, 1);
         if (n % BURST == 0) usleep(50);
     }
     return NULL;
@@ -177,11 +190,11 @@ static void *reader(void *argument) {
     return NULL;
 }
 
-static void no_packet_is_judged_by_a_mixture_or_by_a_policy_already_replaced(void) {
+static void replace_policies(unsigned workers) {
     static rig r;
     pthread_t threads[2];
     uint64_t judged = 0;
-    set_up(&r);
+    set_up(&r, workers);
     CHECK(publish(&r, 0) == 0);
     CHECK(mh_datapath_start(r.d) == 0);
     CHECK(pthread_create(&threads[0], NULL, writer, &r) == 0 && pthread_create(&threads[1], NULL, reader, &r) == 0);
@@ -202,14 +215,21 @@ static void no_packet_is_judged_by_a_mixture_or_by_a_policy_already_replaced(voi
     tear_down(&r);
 }
 
+static void no_packet_is_judged_by_a_mixture_or_by_a_policy_already_replaced(void) { replace_policies(1); }
+static void nor_by_any_of_four_workers(void) { replace_policies(MOST); }
+
 /* The other side: a packet back for each that comes, and now and then one unasked, to confirm a session. */
 static void *answer(void *argument) {
     rig *r = argument;
     uint8_t m[256];
     struct pollfd fds[2] = {{.fd = r->far[0], .events = POLLIN}, {.fd = r->far[1], .events = POLLIN}};
-    const mh_endpoint e = endpoint_of(r->udp);
-    struct sockaddr_storage to;
-    const socklen_t len = mh_endpoint_to_sockaddr(&e, &to);
+    struct sockaddr_storage to[MOST];
+    socklen_t len = 0;
+    unsigned turn = 0;
+    for (unsigned i = 0; i < r->workers; i++) {
+        const mh_endpoint e = endpoint_of(r->udp[i]);
+        len = mh_endpoint_to_sockaddr(&e, &to[i]);
+    }
     while (!atomic_load(&r->done)) {
         poll(fds, 2, 5);
         for (int i = 0; i < 2; i++) {
@@ -220,17 +240,17 @@ static void *answer(void *argument) {
             pthread_mutex_lock(&r->lock);
             CHECK(mh_session_seal(r->theirs[i], &job, 1, mh_now_ns()) == 1);
             pthread_mutex_unlock(&r->lock);
-            (void)sendto(r->far[i], m, 48 + MH_DATA_OVERHEAD, 0, (struct sockaddr *)&to, len);
+            (void)sendto(r->far[i], m, 48 + MH_DATA_OVERHEAD, 0, (struct sockaddr *)&to[turn++ % r->workers], len);
         }
     }
     return NULL;
 }
 
-static void every_control_call_runs_beside_the_packets(void) {
+static void call_everything(unsigned workers) {
     static rig r;
     pthread_t threads[2];
     uint64_t seed = 4711;
-    set_up(&r);
+    set_up(&r, workers);
     publish(&r, 0);
     CHECK(mh_datapath_start(r.d) == 0);
     CHECK(pthread_create(&threads[0], NULL, writer, &r) == 0 && pthread_create(&threads[1], NULL, answer, &r) == 0);
@@ -247,7 +267,7 @@ static void every_control_call_runs_beside_the_packets(void) {
         case 1: mh_peer_erase_keys(r.d, r.peers[i]); break;
         case 2: mh_peer_get_endpoint(r.peers[i], &e), mh_peer_set_endpoint(r.peers[i], &e); break;
         case 3: mh_peer_get_traffic(r.peers[i], &t), mh_peer_disarm(r.peers[i]), mh_peer_handshake_done(r.peers[i]); break;
-        case 4: CHECK(mh_datapath_set_sockets(r.d, r.udp, -1, step & 1) == 0); break;
+        case 4: CHECK(mh_datapath_set_sockets(r.d, r.udp, none, step & 1) == 0); break;
         case 5: (void)mh_peer_send_packet(r.d, r.peers[i], NULL, 0); break;
         case 6: mh_peer_drop_staged(r.d, r.peers[i]); break;
         case 7: while (mh_datapath_event(r.d, &event)); break;
@@ -276,8 +296,13 @@ static void every_control_call_runs_beside_the_packets(void) {
     tear_down(&r);
 }
 
+static void every_control_call_runs_beside_the_packets(void) { call_everything(1); }
+static void and_beside_those_of_four_workers(void) { call_everything(MOST); }
+
 int main(void) {
     RUN(no_packet_is_judged_by_a_mixture_or_by_a_policy_already_replaced);
+    RUN(nor_by_any_of_four_workers);
     RUN(every_control_call_runs_beside_the_packets);
+    RUN(and_beside_those_of_four_workers);
     return 0;
 }

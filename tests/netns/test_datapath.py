@@ -49,7 +49,7 @@ class End:
         ns.ip(f"link set {self.name} up")
         self.path = Datapath(self.tun.fileno(), vnet_hdr=self.tun.vnet_hdr, tun_offloads=self.tun.offloads, mtu=1420)
         fd = self.udp.fileno()
-        self.path.set_sockets(*((-1, fd) if ":" in outer else (fd, -1)), offload=offload)
+        self.path.set_sockets((-1, fd) if ":" in outer else (fd, -1), offload=offload)
         self.peer = self.path.add_peer()
         self.peer.endpoint = Endpoint(ip_address(f"{outer}{3 - number}"), 51820)
         self.peer.install(

@@ -19,6 +19,7 @@ from tun.device import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO
 from tun.fd import FdTun
 from tun.linux import LinuxTun
 from tun.pcap import PcapTun
+from tun.queues import attached_queues
 
 pytestmark = pytest.mark.netns
 
@@ -118,11 +119,39 @@ def test_a_persistent_device_stays_and_is_taken_over() -> None:
     assert "mh0" not in links()
 
 
-def test_several_queues_share_one_interface() -> None:
-    first, second = LinuxTun("mh0", multi_queue=True), LinuxTun("mh0", multi_queue=True)
+def test_several_queues_share_one_interface_and_end_together() -> None:
+    device = LinuxTun("mh0", queues=4)
+    assert len(set(device.queues())) == 4
+    assert device.queues()[0] == device.fileno()
+    assert not any(os.get_blocking(fd) or os.get_inheritable(fd) for fd in device.queues())
     assert links().count("mh0") == 1
-    second.close()
-    first.close()
+    assert attached_queues("mh0") == (True, 4)
+    device.close()
+    assert "mh0" not in links()
+
+
+@pytest.mark.parametrize(("before", "after", "then"), [(4, 1, 1), (4, 2, 2), (1, 4, 1)])
+def test_a_persistent_device_is_taken_over_as_what_it_was_made(before: int, after: int, then: int) -> None:
+    LinuxTun("mh0", queues=before, persist=True).close()
+    assert attached_queues("mh0") == (before > 1, 0)
+    again = LinuxTun("mh0", queues=after)
+    assert len(again.queues()) == then
+    again.close()
+    assert "mh0" not in links()
+
+
+@pytest.mark.parametrize("queues", [1, 4])
+def test_nobody_takes_a_queue_beside_those_of_a_living_owner(queues: int) -> None:
+    device = LinuxTun("mh0", queues=4)
+    with pytest.raises(TunError, match="mh0 is in use by another process"):
+        LinuxTun("mh0", queues=queues)
+    assert attached_queues("mh0") == (True, 4)
+    device.close()
+
+
+def test_what_is_no_tun_has_no_queues() -> None:
+    assert attached_queues("lo") is None
+    assert attached_queues("mh7") is None
 
 
 def why_not(name: str) -> str:

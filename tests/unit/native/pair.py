@@ -47,7 +47,7 @@ class Side:
         self.udp6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.udp6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         self.udp6.bind(("::1", 0))
-        self.path.set_sockets(self.udp4.fileno(), self.udp6.fileno(), offload=offload)
+        self.path.set_sockets((self.udp4.fileno(), self.udp6.fileno()), offload=offload)
         self.peer: Peer = self.path.add_peer()
 
     @property

@@ -808,7 +808,7 @@ def test_the_answer_leaves_from_the_address_that_was_addressed() -> None:
         b.udp4.close()
         b.udp4 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         b.udp4.bind(("0.0.0.0", 0))
-        b.path.set_sockets(b.udp4.fileno(), -1)
+        b.path.set_sockets((b.udp4.fileno(), -1))
         a.peer.endpoint = Endpoint(IPv4Address("127.0.0.9"), b.udp4.getsockname()[1])
         a.write(udp())
         carry(a, b)
@@ -1002,7 +1002,7 @@ def test_a_failing_send_is_counted_and_harms_nothing() -> None:
 
 def test_without_sockets_packets_are_lost_but_counted() -> None:
     with connected() as (a, _):
-        a.path.set_sockets(-1, -1)
+        a.path.set_sockets((-1, -1))
         a.write(udp())
         a.path.turn()
         assert a.path.drops() == {Reason.UDP_SEND: 1}
@@ -1016,7 +1016,7 @@ def test_replaced_sockets_are_used_from_then_on_while_the_thread_runs() -> None:
             old = a.udp4
             a.udp4 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             a.udp4.bind(("127.0.0.1", 0))
-            a.path.set_sockets(a.udp4.fileno(), -1)
+            a.path.set_sockets((a.udp4.fileno(), -1))
             old.close()
             a.write(udp(b"%d" % number))
             assert b.read() == udp(b"%d" % number)
@@ -1031,7 +1031,7 @@ def test_bad_arguments_are_refused_in_words() -> None:
             with pytest.raises(ValueError, match="not"):
                 wrong()
         with pytest.raises(OSError, match="UDP sockets"):
-            a.path.set_sockets(a.udp6.fileno(), -1)
+            a.path.set_sockets((a.udp6.fileno(), -1))
         a.path.close()
         with pytest.raises(ValueError, match="closed"):
             a.path.start()
