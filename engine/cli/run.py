@@ -81,6 +81,7 @@ def command(
 
     While connected, the system asks the tunnel's DNS servers. MOLEHILL_DNS=resolved|networkmanager|resolvconf|file says
     by whom they are set (default: by who manages them here), MOLEHILL_DNS=none leaves the system's own.
+    MOLEHILL_THREADS=N (1 to 16; default 1) says how many threads carry packets.
 
     \b
     Examples:

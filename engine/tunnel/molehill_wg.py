@@ -39,6 +39,7 @@ examples:
 
 It ends when the interface is deleted (ip link del wg0), when /var/run/wireguard/wg0.sock is deleted, or on
 SIGINT/SIGTERM. LOG_LEVEL=debug|info|error sets how much is told on standard error.
+MOLEHILL_THREADS=N (1 to 16; default 1) says how many threads carry packets; each flow keeps to one of them.
 
 exit codes: 0 ended as asked, 1 could not start or the interface failed, 2 bad arguments"""
 
