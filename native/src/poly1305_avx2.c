@@ -146,38 +146,37 @@ INLINE __m256i key_half(const mh_wide_keys *keys, size_t first, int word) {
     return _mm256_or_si256(low, _mm256_slli_epi64(high, 32));
 }
 
-/* One packet's tag: (h mod 2^130 - 5) + s mod 2^128; the words of s stand a row apart. */
-static void finish(const uint64_t limb[5], const uint32_t *s, uint8_t tag[MH_TAG_LEN]) {
-    const uint64_t mask = (UINT64_C(1) << 26) - 1;
-    uint64_t h[5], g[5];
-    memcpy(h, limb, sizeof h);
+/* The four tags: (h mod 2^130 - 5) + s mod 2^128, their lower halves and their upper ones. */
+INLINE void finish(number h, const mh_wide_keys *keys, size_t first, __m256i *low, __m256i *high) {
+    const __m256i m32 = _mm256_set1_epi64x(0xffffffff);
     for (int turn = 0; turn < 2; turn++) {
-        for (int i = 0; i < 4; i++) {
-            h[i + 1] += h[i] >> 26;
-            h[i] &= mask;
+        _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) {
+            h.limb[i + 1] = _mm256_add_epi64(h.limb[i + 1], _mm256_srli_epi64(h.limb[i], 26));
+            h.limb[i] = _mm256_and_si256(h.limb[i], M26);
         }
-        h[0] += 5 * (h[4] >> 26);
-        h[4] &= mask;
+        h.limb[0] = _mm256_add_epi64(h.limb[0], times5(_mm256_srli_epi64(h.limb[4], 26)));
+        h.limb[4] = _mm256_and_si256(h.limb[4], M26);
     }
     /* g = h + 5 passes 2^130 if h >= p; then g - 2^130 is the residue. */
-    uint64_t up = 5;
-    for (int i = 0; i < 5; i++) {
-        g[i] = h[i] + up;
-        up = g[i] >> 26;
-        g[i] &= mask;
+    number g;
+    __m256i up = _mm256_set1_epi64x(5);
+    EACH_LIMB {
+        g.limb[i] = _mm256_add_epi64(h.limb[i], up);
+        up = _mm256_srli_epi64(g.limb[i], 26);
+        g.limb[i] = _mm256_and_si256(g.limb[i], M26);
     }
-    const uint64_t over = 0 - up; /* all ones, or zero */
-    for (int i = 0; i < 5; i++)
-        h[i] = (h[i] & ~over) | (g[i] & over);
-    uint64_t low = h[0] + (h[1] << 26), high = (h[2] >> 12) + (h[3] << 14) + (h[4] << 40);
-    low |= h[2] << 52;
-    uint64_t sum = (low & 0xffffffff) + s[0];
-    const uint64_t low0 = sum & 0xffffffff;
-    sum = (sum >> 32) + (low >> 32) + s[MH_WIDE];
-    low = low0 | sum << 32;
-    high += (sum >> 32) + ((uint64_t)s[3 * MH_WIDE] << 32) + s[2 * MH_WIDE];
-    mh_put64le(tag, low);
-    mh_put64le(tag + 8, high);
+    h = chosen(_mm256_sub_epi64(_mm256_setzero_si256(), up), h, g);
+    __m256i l = _mm256_add_epi64(h.limb[0], _mm256_slli_epi64(h.limb[1], 26));
+    l = _mm256_or_si256(l, _mm256_slli_epi64(h.limb[2], 52));
+    __m256i u = _mm256_or_si256(_mm256_srli_epi64(h.limb[2], 12), _mm256_slli_epi64(h.limb[3], 14));
+    u = _mm256_or_si256(u, _mm256_slli_epi64(h.limb[4], 40));
+    /* Plus s: its lower half in two sums of 32 bits each, as there is no carry to be had of 64. */
+    const __m256i s = key_half(keys, first, 4);
+    const __m256i a = _mm256_add_epi64(_mm256_and_si256(l, m32), _mm256_and_si256(s, m32));
+    __m256i b = _mm256_add_epi64(_mm256_srli_epi64(l, 32), _mm256_srli_epi64(s, 32));
+    b = _mm256_add_epi64(b, _mm256_srli_epi64(a, 32));
+    *low = _mm256_or_si256(_mm256_and_si256(a, m32), _mm256_slli_epi64(b, 32));
+    *high = _mm256_add_epi64(_mm256_add_epi64(u, key_half(keys, first, 6)), _mm256_srli_epi64(b, 32));
 }
 
 /* The last bytes of each packet: up to 63, padded to whole blocks, and the block of lengths. */
@@ -266,12 +265,13 @@ AVX2 static void tags4(const mh_wide_keys *keys, size_t first, const mh_aead_job
     }
     h = by_blocks(h, end, t.blocks, &f);
 
-    _Alignas(32) uint64_t limbs[5][LANES];
-    EACH_LIMB _mm256_store_si256((void *)limbs[i], h.limb[i]);
-    for (size_t lane = 0; lane < n; lane++) {
-        const uint64_t one[5] = {limbs[0][lane], limbs[1][lane], limbs[2][lane], limbs[3][lane], limbs[4][lane]};
-        finish(one, &keys->word[4][first + lane], tags[lane]);
-    }
+    __m256i low, high;
+    _Alignas(32) uint8_t all[2][2][MH_TAG_LEN]; /* of lanes 0 and 2, of lanes 1 and 3 */
+    finish(h, keys, first, &low, &high);
+    _mm256_store_si256((void *)all[0], _mm256_unpacklo_epi64(low, high));
+    _mm256_store_si256((void *)all[1], _mm256_unpackhi_epi64(low, high));
+    for (size_t lane = 0; lane < n; lane++)
+        memcpy(tags[lane], all[lane % 2][lane / 2], MH_TAG_LEN);
 }
 
 void mh_poly1305_tags_avx2(const mh_wide_keys *keys, const mh_aead_job *jobs, size_t n, uint8_t (*tags)[MH_TAG_LEN]) {
