@@ -28,7 +28,7 @@ from tun.device import (
     VNET_HDR_LEN,
     TunError,
 )
-from tun.queues import attached_queues
+from tun.queues import Queues, attached_queues
 
 NAME: Final = re.compile(r"[A-Za-z0-9_=+.-]{1,15}", re.ASCII)  # what wg-quick accepts
 
@@ -86,6 +86,12 @@ class LinuxTun:
         self._more: list[pytun.TunTapDevice] = []
         self._tun, several = _first_queue(name, flags, several=queues > 1)
         try:
+            while several and len(self._more) < queues - 1:
+                self._more.append(_open(self._tun.name, flags | pytun.IFF_MULTI_QUEUE))
+            if several:
+                self._check_alone()  # before anything is changed: it may be somebody else's
+            for queue in self._more:
+                self._prepared(queue)
             fd = self._prepared(self._tun)
             if offload:
                 set_vnet_hdr_len(fd)
@@ -93,14 +99,18 @@ class LinuxTun:
             self._tun.persist(persist)
             self.set_mtu(mtu)
             self._mtu = mtu
-            while several and len(self._more) < queues - 1:
-                self._more.append(_open(self._tun.name, flags | pytun.IFF_MULTI_QUEUE))
-                self._prepared(self._more[-1])
         except BaseException:
             self.close()
             raise
         self.name: str = self._tun.name
         self.vnet_hdr = offload
+
+    def _check_alone(self) -> None:
+        """Two that began at the same moment have both seen nobody: then neither gets the interface. TunError."""
+        name = self._tun.name
+        there = _look(name)
+        if there is None or there.attached != 1 + len(self._more):
+            raise TunError(_why(name, OSError(errno.EBUSY, "")))
 
     @staticmethod
     def _prepared(queue: pytun.TunTapDevice) -> int:
@@ -155,16 +165,20 @@ def _open(name: str, flags: int) -> pytun.TunTapDevice:
         raise TunError(_why(name, error)) from error
 
 
+def _look(name: str) -> Queues | None:
+    try:
+        return attached_queues(name)
+    except OSError as error:
+        raise TunError(f"the interface {name} cannot be looked at: {error.strerror}") from error
+
+
 def _first_queue(name: str, flags: int, *, several: bool) -> tuple[pytun.TunTapDevice, bool]:
     """The first queue, and whether there can be more.
 
     An interface that stayed from before may be of the other kind, and is taken over as what it is. One for several
     queues would take ours beside those of a living owner: that there is none is for us to see.
     """
-    try:
-        there = attached_queues(name)
-    except OSError as error:
-        raise TunError(f"the interface {name} cannot be looked at: {error.strerror}") from error
+    there = _look(name)
     if there is not None:
         if there.several and there.attached:
             raise TunError(_why(name, OSError(errno.EBUSY, "")))

@@ -149,6 +149,18 @@ def test_nobody_takes_a_queue_beside_those_of_a_living_owner(queues: int) -> Non
     device.close()
 
 
+def test_of_two_that_begin_at_the_same_moment_none_shares_the_others_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = LinuxTun("mh0", queues=2, persist=True)
+    looks = iter([None])  # the second one's first look was before the first one had come
+    monkeypatch.setattr("tun.linux.attached_queues", lambda name: next(looks, attached_queues(name)))
+    with pytest.raises(TunError, match="mh0 is in use by another process"):
+        LinuxTun("mh0", queues=2, mtu=1300)
+    monkeypatch.undo()
+    assert first.mtu == 1420
+    assert attached_queues("mh0") == (True, 2)
+    first.discard()
+
+
 def test_what_is_no_tun_has_no_queues() -> None:
     assert attached_queues("lo") is None
     assert attached_queues("mh7") is None
