@@ -309,8 +309,14 @@ class Datapath:
         return {name: bool(getattr(native, name)) for name, _ in ffi.typeof("mh_offloads").fields}
 
     def wake(self) -> None:
-        """Ask each thread for a turn: `turns` in the statistics will have risen soon, if they are alive."""
+        """Ask each thread for a turn: each of `turns()` will have risen soon, if its thread is alive."""
         lib.mh_datapath_wake(self.handle)
+
+    def turns(self) -> tuple[int, ...]:
+        """How many turns each thread has made."""
+        counts = ffi.new("uint64_t[]", self._queues)
+        lib.mh_datapath_turns(self.handle, counts, self._queues)
+        return tuple(counts)
 
     def statistics(self) -> dict[str, int]:
         """System calls, turns, and inner packets and bytes each way; packets / calls is the average burst."""

@@ -92,23 +92,24 @@ class Watchdog:
     It is fed four times an interval, so that one late look is no harm; `look` is to be called often.
     """
 
-    def __init__(self, notify: Notify, turns: Callable[[], int | None], now: Callable[[], float]) -> None:
+    def __init__(self, notify: Notify, turns: Callable[[], tuple[int, ...] | None], now: Callable[[], float]) -> None:
         self._notify, self._turns, self._now = notify, turns, now
         interval = watchdog_seconds()
         self._every = None if interval is None else interval / 4
         self._next = now()
-        self._seen: int | None = None
+        self._seen: tuple[int, ...] | None = None
 
     def look(self) -> None:
-        """Feed it, if it is time and the datapath has moved since the last time."""
+        """Feed it, if it is time and every thread of the datapath has moved since the last time."""
         if self._every is None or self._now() < self._next:
             return
         self._next = self._now() + self._every
-        turns = self._turns()
-        if turns is None or turns != self._seen:
+        turns, seen = self._turns(), self._seen
+        same = turns is not None and seen is not None and len(turns) == len(seen)
+        if not (same and any(now == before for now, before in zip(turns or (), seen or (), strict=True))):
             self._notify.say("WATCHDOG=1")
         else:
-            log.error("the datapath has not moved for %g s, so the watchdog is not fed", self._every)
+            log.error("a thread of the datapath has not moved for %g s, so the watchdog is not fed", self._every)
         self._seen = turns
 
 

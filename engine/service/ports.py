@@ -38,8 +38,8 @@ class TunnelPort(Protocol):
     ) -> float | None:
         """Ping through the tunnel with an IP packet of this size."""
 
-    def turns(self) -> int:
-        """How many turns the datapath has made, and another, please."""
+    def turns(self) -> tuple[int, ...]:
+        """How many turns each thread of the datapath has made, and another, please."""
 
     def status(self) -> TunnelStatus:
         """The tunnel now."""

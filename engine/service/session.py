@@ -235,8 +235,8 @@ class Session:
             await statuses.aclose()
         raise AssertionError("unreachable")
 
-    def turns(self) -> int | None:
-        """Turns of the datapath; a later call gives another number, or the datapath hangs. None: there is no TUN."""
+    def turns(self) -> tuple[int, ...] | None:
+        """Turns of each datapath thread; a later call gives others, or that thread hangs. None: there is no TUN."""
         tunnel = self._enforcement.tunnel
         return tunnel.turns() if tunnel is not None else None
 

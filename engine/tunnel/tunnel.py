@@ -404,9 +404,9 @@ class Tunnel:
         finally:
             del self._pings[sequence]
 
-    def turns(self) -> int:
-        """How many turns the datapath's thread has made; it is asked for another. The same number soon: it hangs."""
-        made = self._datapath.statistics()["turns"]
+    def turns(self) -> tuple[int, ...]:
+        """How many turns each thread of the datapath has made; it is asked for another. The same soon: it hangs."""
+        made = self._datapath.turns()
         self._datapath.wake()
         return made
 

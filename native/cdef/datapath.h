@@ -45,6 +45,7 @@ typedef struct {
 } mh_statistics;
 void mh_datapath_statistics(const mh_datapath *d, mh_statistics *out);
 void mh_datapath_wake(mh_datapath *d);
+size_t mh_datapath_turns(const mh_datapath *d, uint64_t *by_worker, size_t room);
 typedef struct {
     bool vnet_hdr, tso4, tso6, uso4, uso6, udp_segment, udp_gro;
 } mh_offloads;

@@ -312,6 +312,12 @@ void mh_datapath_statistics(const mh_datapath *d, mh_statistics *out) {
     }
 }
 
+size_t mh_datapath_turns(const mh_datapath *d, uint64_t *by_worker, size_t room) {
+    for (unsigned i = 0; i < d->n_workers && i < room; i++)
+        by_worker[i] = atomic_load_explicit(&d->worker[i]->work.turns, memory_order_relaxed);
+    return d->n_workers;
+}
+
 void mh_datapath_offloads(mh_datapath *d, mh_offloads *out) {
     pthread_mutex_lock(&d->control);
     const mh_udp *u = atomic_load(&d->sockets);

@@ -81,7 +81,8 @@ typedef struct {
     uint64_t tun_reads, tun_writes, udp_sends, udp_receives, packets_out, bytes_out, packets_in, bytes_in, turns;
 } mh_statistics;
 void mh_datapath_statistics(const mh_datapath *d, mh_statistics *out);
-void mh_datapath_wake(mh_datapath *d); /* asks the threads for a turn: `turns` will have risen by as many, if they are alive */
+void mh_datapath_wake(mh_datapath *d); /* asks each thread for a turn */
+size_t mh_datapath_turns(const mh_datapath *d, uint64_t *by_worker, size_t room); /* made so far; returns how many workers */
 typedef struct {
     bool vnet_hdr, tso4, tso6, uso4, uso6, udp_segment, udp_gro;
 } mh_offloads;

@@ -136,7 +136,7 @@ def test_the_watchdog_is_fed_four_times_an_interval_while_the_datapath_moves(
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "20000000")
     turns, clock, notify = iter(range(100)), Clock(), Notify()
-    watchdog = Watchdog(notify, lambda: next(turns), clock)
+    watchdog = Watchdog(notify, lambda: (next(turns),), clock)
     fed = []
     for second in range(21):
         watchdog.look()
@@ -147,12 +147,27 @@ def test_the_watchdog_is_fed_four_times_an_interval_while_the_datapath_moves(
     notify.close()
 
 
+def test_one_thread_that_hangs_starves_it_though_the_others_move(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "20000000")
+    turns, clock, notify = iter(range(100)), Clock(), Notify()
+    watchdog = Watchdog(notify, lambda: (next(turns), 7, next(turns)), clock)
+    watchdog.look()
+    assert not manager.heard_nothing()  # it has not been seen to hang yet
+    for _ in range(3):
+        clock.now += 5
+        watchdog.look()
+        assert manager.heard_nothing()
+    notify.close()
+
+
 def test_a_datapath_that_hangs_starves_it_and_one_that_is_not_there_does_not(
     manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "20000000")
     clock, notify = Clock(), Notify()
-    hanging = Watchdog(notify, lambda: 7, clock)
+    hanging = Watchdog(notify, lambda: (7,), clock)
     idle = Watchdog(notify, lambda: None, clock)
     hanging.look()
     assert not manager.heard_nothing()  # it has not been seen to hang yet

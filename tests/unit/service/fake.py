@@ -131,9 +131,9 @@ class FakeTunnel:
         self.on_event(HandshakeCompleted(peer))
         return 0.001
 
-    def turns(self) -> int:
+    def turns(self) -> tuple[int, ...]:
         self.world.turns += 0 if self.world.hangs else 1
-        return self.world.turns
+        return (self.world.turns,)
 
     def status(self) -> TunnelStatus:
         peers = self.world.config.peers if self.world.config is not None else ()
