@@ -164,6 +164,43 @@ static void threads_share_a_session_and_never_a_counter(void) {
         CHECK(spent[i] == 1);
 }
 
+#define LEFT 1000 /* counters below the limit: 125 bursts, which four threads cannot share evenly */
+
+/* Seals until the session refuses, and notes which counters it was given. */
+static void *seal_to_the_end(void *arg) {
+    traffic *t = arg;
+    for (;;) {
+        message m[BURST] = {{{0}}};
+        mh_aead_job jobs[BURST];
+        for (size_t j = 0; j < BURST; j++)
+            jobs[j] = body(&m[j]);
+        if (mh_session_seal(t->from, jobs, BURST, SECOND) == 0)
+            return NULL;
+        for (size_t j = 0; j < BURST; j++) {
+            CHECK(jobs[j].counter < MH_REJECT_AFTER_MESSAGES);
+            t->spent[jobs[j].counter - (MH_REJECT_AFTER_MESSAGES - LEFT)]++;
+        }
+    }
+}
+
+static void threads_that_race_to_the_message_limit_stop_before_it(void) {
+    static uint8_t spent[LEFT];
+    mh_session *a, *b;
+    pair(&a, &b);
+    a->sent = MH_REJECT_AFTER_MESSAGES - LEFT;
+    pthread_t threads[THREADS];
+    traffic t = {a, b, spent};
+    for (size_t i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, seal_to_the_end, &t) == 0);
+    for (size_t i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    for (size_t i = 0; i < LEFT; i++)
+        CHECK(spent[i] == 1);
+    CHECK(mh_session_sent(a) == MH_REJECT_AFTER_MESSAGES);
+    mh_session_free(a);
+    mh_session_free(b);
+}
+
 int main(void) {
     RUN(a_message_carries_its_header_and_opens_once);
     RUN(a_forgery_does_not_move_the_window);
@@ -172,5 +209,6 @@ int main(void) {
     RUN(an_authentic_counter_beyond_the_limit_is_refused);
     RUN(the_last_holder_frees);
     RUN(threads_share_a_session_and_never_a_counter);
+    RUN(threads_that_race_to_the_message_limit_stop_before_it);
     return 0;
 }
