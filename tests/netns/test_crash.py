@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from engine.leaklab.probes import Drizzle
 from tests.netns.scenario import Round, Walk
 
 pytestmark = [
@@ -36,6 +38,11 @@ def wrong(round_: Round) -> list[str]:
     return [f"{row.probe.name}: {row.seen}, expected {row.expected}" for row in round_.rows if not row.ok]
 
 
+def workers(pid: int) -> int:
+    """How many datapath threads the process has."""
+    return sum(task.read_text() == "molehill-data\n" for task in Path(f"/proc/{pid}/task").glob("*/comm"))
+
+
 def kill(walk: Walk) -> None:
     assert walk.stop(signal.SIGKILL) == -signal.SIGKILL
 
@@ -53,6 +60,36 @@ def test_killed_in_error_everything_stays_blocked_and_the_next_run_takes_over(wa
     walk.wait_for("connected", 20)
     assert wrong(walk.probe("taken over", "connected")) == []
     assert walk.stop() == 0
+    assert traces(walk) == before
+
+
+@pytest.mark.parametrize(("first", "then"), [(4, 4), (4, 1), (1, 4)])
+def test_several_threads_change_policy_under_traffic_are_killed_and_taken_over(
+    walk: Walk, first: int, then: int
+) -> None:
+    before = traces(walk)
+    walk.drizzle = Drizzle(walk.lab["device"])
+    walk.start("--threads", str(first))
+    walk.wait_for("connected", 20)
+    walk.guard()
+    walk.drizzle.start()
+    assert walk.run is not None
+    assert workers(walk.run.pid) == first
+    assert wrong(walk.probe("connected", "connected")) == []
+    walk.lose_the_way(True)
+    walk.wait_for("error", 20)
+    assert wrong(walk.probe("error", "error")) == []
+    kill(walk)
+    assert wrong(walk.probe("killed in error", "error")) == []
+    walk.lose_the_way(False)
+    walk.start("--threads", str(then))
+    walk.wait_for("connected", 20)
+    assert workers(walk.run.pid) == (then if first > 1 else 1)  # it is taken over as what it was made
+    assert wrong(walk.probe("taken over", "connected")) == []
+    walk.drizzle.close()
+    walk.unguard()
+    assert walk.stop() == 0
+    assert walk.leaks() == []
     assert traces(walk) == before
 
 
