@@ -7,6 +7,7 @@ import sys
 import click
 
 from engine.cli.main import BAD_INPUT, FAILED, Fault
+from engine.cli.require import threads_option
 
 _MODES = {"auto": None, "firewall": True, "vpn-service": False}
 
@@ -20,8 +21,16 @@ _MODES = {"auto": None, "firewall": True, "vpn-service": False}
               "Default: every local user may.")  # fmt: skip
 @click.option("--early-boot-blocking", is_flag=True, help="Block everything and end: for the time in the boot before "
               "the daemon can run.")  # fmt: skip
+@threads_option
 @click.option("--verbose", "-v", is_flag=True, help="Log more.")
-def command(mode: str, interface: str, socket_group: str | None, early_boot_blocking: bool, verbose: bool) -> None:
+def command(
+    mode: str,
+    interface: str,
+    socket_group: str | None,
+    early_boot_blocking: bool,
+    threads: int | None,
+    verbose: bool,
+) -> None:
     """Run the service that the other commands talk to. systemctl start molehill does this.
 
     Settings and tunnels are in /var/lib/molehill (MOLEHILL_STATE_DIR), the socket in /run/molehill
@@ -32,8 +41,9 @@ def command(mode: str, interface: str, socket_group: str | None, early_boot_bloc
     not going down; otherwise, and where there is no systemd to ask, what was blocked stays blocked. SIGUSR1 is a
     restart.
     """
-    from engine.cli.require import require_firewall, require_privilege
+    from engine.cli.require import require_firewall, require_privilege, require_threads
 
+    require_threads(threads)
     require_privilege()
     if _MODES[mode]:
         require_firewall()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from engine.cli.main import MISSING, Fault
+import click
+
+from engine.cli.main import BAD_INPUT, MISSING, Fault
+
+threads_option = click.option("--threads", type=click.IntRange(1, 16), metavar="N",
+                              help="How many threads carry packets, 1 to 16; each flow keeps to one of them. "
+                              "Default: MOLEHILL_THREADS, or 1.")  # fmt: skip
 
 
 def require_firewall() -> None:
@@ -12,6 +18,19 @@ def require_firewall() -> None:
     problems = missing()
     if problems:
         raise Fault("; ".join(problems), MISSING)
+
+
+def require_threads(number: int | None) -> None:
+    """Let `number` threads (None: as many as MOLEHILL_THREADS says) carry packets. Fault: it says no such number."""
+    from engine.tunnel.threads import set_threads, threads
+    from tun import TunError
+
+    if number is not None:
+        set_threads(number)
+    try:
+        threads()
+    except TunError as error:
+        raise Fault(str(error), BAD_INPUT) from None
 
 
 def require_privilege() -> None:

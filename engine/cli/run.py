@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.main import BAD_INPUT, FAILED, OK, Fault
+from engine.cli.require import threads_option
 
 if TYPE_CHECKING:
     from engine.bridge import BridgeSettings
@@ -57,6 +58,7 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic only since
 @click.option("--bridge-cipher", metavar="NAME", default="chacha20-ietf-poly1305", show_default=True,
               help="The Shadowsocks bridge's cipher: this one or aes-256-gcm.")  # fmt: skip
 @click.option("--interface", metavar="NAME", help="The TUN's name. Default: CONF's name without .conf.")
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="Tell each change of state as a line of JSON.")
 @click.option("--verbose", "-v", is_flag=True, help="Tell what happens inside, on standard error.")
 def command(
@@ -71,6 +73,7 @@ def command(
     bridge_password_file: Path | None,
     bridge_cipher: str,
     interface: str | None,
+    threads: int | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -81,7 +84,6 @@ def command(
 
     While connected, the system asks the tunnel's DNS servers. MOLEHILL_DNS=resolved|networkmanager|resolvconf|file says
     by whom they are set (default: by who manages them here), MOLEHILL_DNS=none leaves the system's own.
-    MOLEHILL_THREADS=N (1 to 16; default 1) says how many threads carry packets.
 
     \b
     Examples:
@@ -91,10 +93,11 @@ def command(
       sudo molehill run se1.conf --bridge udp-over-tcp:203.0.113.9:443
       sudo molehill run se1.conf --json | jq -r .state
     """
-    from engine.cli.require import require_firewall, require_privilege
+    from engine.cli.require import require_firewall, require_privilege, require_threads
     from engine.service import PROFILES
     from engine.service.quick import not_followed
 
+    require_threads(threads)
     if profile not in PROFILES:
         raise Fault(f"there is no profile {profile!r}: use one of {', '.join(PROFILES)}", BAD_INPUT)
     parsed = _read(conf)

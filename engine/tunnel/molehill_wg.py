@@ -18,7 +18,7 @@ import uvloop
 from engine import __version__
 from engine.filter import PASS_ALL, PASS_ALL_RULES
 from engine.tunnel.events import Stopped, TunnelEvent
-from engine.tunnel.threads import threads
+from engine.tunnel.threads import MOST, set_threads, threads
 from engine.tunnel.tunnel import Tunnel
 from engine.tunnel.uapi_server import UapiServer
 from tun.device import TunError
@@ -39,7 +39,6 @@ examples:
 
 It ends when the interface is deleted (ip link del wg0), when /var/run/wireguard/wg0.sock is deleted, or on
 SIGINT/SIGTERM. LOG_LEVEL=debug|info|error sets how much is told on standard error.
-MOLEHILL_THREADS=N (1 to 16; default 1) says how many threads carry packets; each flow keeps to one of them.
 
 exit codes: 0 ended as asked, 1 could not start or the interface failed, 2 bad arguments"""
 
@@ -61,9 +60,15 @@ def main(code: bytes = PASS_ALL, rules: Sequence[str] = _PASS_ALL_IDS) -> None:
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="do not go to the background")
     parser.add_argument("--no-offload", action="store_true", help="one packet a system call (to compare, or to debug)")
+    parser.add_argument(
+        "--threads", type=int, choices=range(1, MOST + 1), metavar="N",
+        help=f"how many threads carry packets, 1 to {MOST}; each flow keeps to one (default: MOLEHILL_THREADS, or 1)",
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"molehill-wg {__version__}")
     parser.add_argument("interface", metavar="INTERFACE", help="name of the interface to create, such as wg0")
     arguments = parser.parse_args()
+    if arguments.threads is not None:
+        set_threads(arguments.threads)
     level = os.environ.get("LOG_LEVEL", "error").lower()
     logging.basicConfig(level=LOG_LEVELS.get(level, logging.ERROR), format="molehill-wg: %(message)s")
     foreground = arguments.foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"

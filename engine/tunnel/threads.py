@@ -1,5 +1,7 @@
 """How many threads carry a tunnel's packets: MOLEHILL_THREADS, 1 to 16; one where nothing is said.
 
+The option --threads of the commands is this variable, set by them for their own process: there is one place to read it.
+
 One thread is what two cores are best served by (docs/performance.md): the other core is the sender's or the receiver's.
 """
 
@@ -9,6 +11,11 @@ from tun.device import TunError
 
 VARIABLE = "MOLEHILL_THREADS"
 MOST = 16
+
+
+def set_threads(number: int) -> None:
+    """Say it for this process, in place of what the environment said."""
+    os.environ[VARIABLE] = str(number)
 
 
 def threads() -> int:
