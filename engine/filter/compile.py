@@ -39,8 +39,9 @@ class Compiled:
         return tuple(rule.id for rule in self.rules)
 
 
+@lru_cache(maxsize=32)
 def compile_policy(policy: Policy) -> Compiled:
-    """Compile what `rules_for(policy)` says; the program of rules that were asked for lately is remembered."""
+    """Compile what `rules_for(policy)` says; of policies and rules that were asked for lately it is remembered."""
     return compiled(rules_for(policy))
 
 

@@ -15,7 +15,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from engine.firewall import FirewallError
@@ -27,6 +27,7 @@ from engine.policy import Direction, Policy, State
 log = logging.getLogger(__name__)
 
 JOB_SECONDS = 10.0
+IDLE_SECONDS = 0.5  # from a change to the time when what may come next is made ready
 
 # How much a blocking state lets through, least first. Disconnecting counts as the state whose rules it keeps (DSC-1),
 # Disconnected with "always require VPN" as Error (DIS-2): `Policy.enforced`.
@@ -76,6 +77,7 @@ class Nftables:
         self._access = Access()
         self._clean = False  # whether we know that there is no table: a killed run may have left one
         self._loaded: Loaded | None = None  # the last load, and our table right after it
+        self._idle: asyncio.TimerHandle | None = None
         self._counting = threading.Lock()  # held while a table and its counts are replaced
         self._replaced: _Counts = {}  # what former tables counted
         self._counts: _Counts = {}  # what was told last
@@ -98,7 +100,20 @@ class Nftables:
                     self._replaced = _sum(self._replaced, counted)
 
         self._clean = False
+        self._prepare_later(policy)
         await self._run(work)
+
+    def _prepare_later(self, policy: Policy) -> None:
+        """The first time a policy is loaded, making its messages takes longer than loading them: do that before."""
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._prepare, policy)
+
+    def _prepare(self, policy: Policy) -> None:
+        """Error, Connected, and both with the local network the other way, one by one: a load waits for one at most."""
+        for state in (State.ERROR, State.CONNECTED):
+            for lan in (policy.allow_lan, not policy.allow_lan):
+                self._worker.submit(apply.prepare, replace(policy, state=state, kept=None, allow_lan=lan))
 
     async def remove(self) -> None:
         """Remove our table, or that of an earlier run, if there is one. FirewallError."""
@@ -147,6 +162,8 @@ class Nftables:
 
     async def close(self) -> None:
         """End the worker thread; the rules stay."""
+        if self._idle is not None:
+            self._idle.cancel()
         self._worker.submit(self._access.close)
         self._worker.submit(self._counters.close)
         self._worker.shutdown(wait=False)

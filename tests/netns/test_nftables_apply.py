@@ -89,6 +89,12 @@ def test_where_the_kernel_has_no_netfilter_that_is_said_and_there_is_nothing_to_
     apply.remove()
 
 
+def forget() -> None:
+    """What was rendered before."""
+    apply._prepared.cache_clear()
+    apply._made.cache_clear()
+
+
 def test_a_document_with_one_bad_rule_leaves_the_former_rules(ns: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     apply.apply(POLICIES["error"])
     before = ours(ns)
@@ -98,13 +104,13 @@ def test_a_document_with_one_bad_rule_leaves_the_former_rules(ns: Namespace, mon
         document["nftables"][-1]["add"]["rule"]["chain"] = "no-such-chain"
         return dict(document)
 
-    apply._prepared.cache_clear()
+    forget()
     monkeypatch.setattr(apply, "render", broken)
     with pytest.raises(FirewallError, match=r"those from before stay in force.*for the rule P-0 of") as caught:
         apply.apply(POLICIES["connected"])
     assert caught.value.enforced
     assert ours(ns) == before
-    apply._prepared.cache_clear()
+    forget()
 
 
 def test_rules_that_somebody_changed_meanwhile_are_noticed(ns: Namespace) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -24,7 +24,7 @@ from engine.firewall.nftables import sysctl
 from engine.firewall.nftables.encode import Batch, encode
 from engine.firewall.nftables.kernel import Access, NftError, NftMissing, Table
 from engine.firewall.nftables.render import FAMILY, TABLE, render, reset
-from engine.policy import Hop, Policy, Protocol, State, Tunnel
+from engine.policy import Hop, Platform, Policy, Protocol, Rule, State, Tunnel, rules_for
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,11 @@ def _loaded(batch: Batch, expected: tuple[str, ...], access: Access, former: Loa
     return Loaded(batch, table)
 
 
+def prepare(policy: Policy) -> None:
+    """Make ready what a load of `policy` needs: it then waits for the kernel alone. ValueError: see `render`."""
+    _prepared(policy)
+
+
 def blocked(access: Access) -> dict[tuple[str, str], tuple[int, int]]:
     """Packets and bytes that the rules in force have dropped or rejected, by (chain, rule id). OSError."""
     counted = {}
@@ -143,7 +148,22 @@ def _opened(access: Access | None) -> Iterator[Access]:
 @lru_cache(maxsize=32)
 def _prepared(policy: Policy) -> tuple[Batch, tuple[str, ...]]:
     """The batch for a policy, and the outline of what it makes."""
-    document = render(policy)
+    return _made(_Wanted(rules_for(policy), policy.tunnel, policy.platform, policy))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """All that a document depends on, and a policy that says so: Disconnecting has the one of the state it keeps."""
+
+    rules: tuple[Rule, ...]
+    tunnel: Tunnel | None
+    platform: Platform
+    policy: Policy = field(compare=False)
+
+
+@lru_cache(maxsize=32)
+def _made(wanted: _Wanted) -> tuple[Batch, tuple[str, ...]]:
+    document = render(wanted.policy)
     return encode(document), outline(document)
 
 

@@ -253,6 +253,22 @@ def test_nftables_that_does_not_answer_is_a_failure_in_time(monkeypatch: pytest.
     asyncio.run(main())
 
 
+def test_what_may_come_next_is_made_ready_while_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ready = policy(State.CONNECTED), []
+    monkeypatch.setattr(firewall_module, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(apply, "load", lambda policy, access, former: None)
+    monkeypatch.setattr(apply, "prepare", ready.append)
+
+    async def main() -> None:
+        nftables = Nftables()
+        await nftables.apply(now)
+        await soon(lambda: len(ready) == 4)
+        assert {replace(now, state=State.ERROR), replace(now, allow_lan=True)} < set(ready)
+        await nftables.close()
+
+    asyncio.run(main())
+
+
 def test_nftables_looks_for_a_table_until_it_knows_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(apply, "load", lambda policy, access, former: calls.append("load"))
