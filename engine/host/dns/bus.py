@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from engine.host.dns.manager import DnsError
 
 if TYPE_CHECKING:
+    from dbus_fast import Message
     from dbus_fast.aio import MessageBus
 
 _DBUS = "org.freedesktop.DBus"
@@ -18,6 +20,7 @@ class Bus:
 
     def __init__(self, connection: MessageBus) -> None:
         self._connection = connection
+        self._followed: set[str] = set()
 
     @staticmethod
     async def connect(address: str | None) -> Bus | None:
@@ -62,6 +65,20 @@ class Bus:
         """Whether the service runs."""
         (there,) = await self.call(_DBUS, "/org/freedesktop/DBus", _DBUS, "NameHasOwner", "s", service)
         return bool(there)
+
+    async def follow(self, service: str, begun: Callable[[], None]) -> None:
+        """Call `begun` (the first one given) whenever the service begins anew: it has forgotten then what it was told."""
+        if service in self._followed:
+            return
+        self._followed.add(service)
+        rule = f"type='signal',sender='{_DBUS}',interface='{_DBUS}',member='NameOwnerChanged',arg0='{service}'"
+        await self.call(_DBUS, "/org/freedesktop/DBus", _DBUS, "AddMatch", "s", rule)
+
+        def heard(message: Message) -> None:
+            if message.member == "NameOwnerChanged" and message.body[0] == service and message.body[2]:
+                begun()
+
+        self._connection.add_message_handler(heard)
 
     async def close(self) -> None:
         """Disconnect."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 CHOICES = ("resolved", "networkmanager", "resolvconf", "file", "none")
 VARIABLE = "MOLEHILL_DNS"
 SECONDS = 5.0  # for one change
+RETRY_SECONDS = 0.25
 
 
 class SystemDns:
@@ -46,6 +47,9 @@ class SystemDns:
         self._manager: Manager | None = None
         self._set_on = ""
         self.servers: tuple[IPAddress, ...] = ()
+        self.forgotten = False
+        """The manager has begun anew since it was told our servers."""
+        self.on_forgotten: Callable[[], None] = lambda: None
 
     def describe(self) -> str:
         """Who asks which servers, in a few words; empty: nothing is set by us."""
@@ -53,12 +57,18 @@ class SystemDns:
             return ""
         text = f"{', '.join(map(str, self.servers))} by {self._manager.name}"
         if self.disturbed():
-            text += ", but somebody else has changed /etc/resolv.conf since"
+            text += f", but {self.disturbance()} since"
         return text
 
     def disturbed(self) -> bool:
-        """Whether somebody else has changed the file that is set; what other managers set is not looked at."""
-        return self._manager is self._file and self._file.disturbed()
+        """Whether what is set is no longer there: somebody has changed the file, or the manager has begun anew."""
+        return self.forgotten or (self._manager is self._file and self._file.disturbed())
+
+    def disturbance(self) -> str:
+        """What has happened, if it is disturbed."""
+        if self.forgotten and self._manager is not None:
+            return f"{self._manager.name} has been restarted"
+        return f"{self.resolv_conf} has been changed"
 
     async def set(
         self, interface: str, servers: tuple[IPAddress, ...], outside: frozenset[IPAddress] = frozenset()
@@ -76,7 +86,7 @@ class SystemDns:
     async def reset(self) -> None:
         """Give the machine its own servers back; idempotent. DnsError: it could not be done."""
         manager, interface = self._manager, self._set_on
-        self._manager, self._set_on, self.servers = None, "", ()
+        self._manager, self._set_on, self.servers, self.forgotten = None, "", (), False
         if manager is not None:
             await self._within("restored", manager.reset(interface))
 
@@ -100,7 +110,15 @@ class SystemDns:
         if self._manager is None:
             self._manager = await self._find()
         self._set_on, self.servers = interface, servers
-        await self._manager.set(interface, servers, outside)
+        begun_anew, self.forgotten = self.forgotten, False
+        while True:
+            try:
+                await self._manager.set(interface, servers, outside)
+                return
+            except DnsError:
+                if not begun_anew:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)  # it answers before it has looked at every device; `_within` ends it
 
     async def _find(self) -> Manager:
         """The manager in use, or the one chosen by hand."""
@@ -108,10 +126,12 @@ class SystemDns:
         if choice in ("", "resolved") and (choice or resolved.in_use(self.resolv_conf)):
             bus = await self._connected()
             if bus is not None and (choice or await bus.has(resolved.SERVICE)):
+                await bus.follow(resolved.SERVICE, self._begun_anew)
                 return resolved.Resolved(bus)
         if choice in ("", "networkmanager"):
             bus = await self._connected()
             if bus is not None and (choice or await networkmanager.in_use(bus, self.resolv_conf)):
+                await bus.follow(networkmanager.SERVICE, self._begun_anew)
                 return networkmanager.NetworkManager(bus)
         if choice in ("resolved", "networkmanager"):
             raise DnsError(f"{VARIABLE}={choice} needs the system bus, and there is none")
@@ -122,6 +142,11 @@ class SystemDns:
             if choice:
                 raise DnsError(f"{VARIABLE}=resolvconf needs the program resolvconf, and there is none")
         return self._file
+
+    def _begun_anew(self) -> None:
+        if self._manager is not None and self.servers:
+            self.forgotten = True
+            self.on_forgotten()
 
     async def _connected(self) -> Bus | None:
         if self._bus is None:

@@ -1,4 +1,4 @@
-"""Tell when somebody else changes /etc/resolv.conf while we have set it.
+"""Tell when somebody else changes /etc/resolv.conf while we have set it, or the manager that was told begins anew.
 
 inotify(7) on the folder, for a file is mostly replaced, and on the file itself, for where it is a mount it can only be
 overwritten. What is told there is a hint; after a short wait the file is looked at.
@@ -32,9 +32,11 @@ class ResolversWatch:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         self._watch_files()
         self._loop.add_reader(self._fd, self._noted)
+        dns.on_forgotten = self._look_soon
 
     def close(self) -> None:
         """Stop."""
+        self._dns.on_forgotten = lambda: None
         self._loop.remove_reader(self._fd)
         os.close(self._fd)
         if self._timer is not None:
@@ -49,6 +51,9 @@ class ResolversWatch:
         with suppress(BlockingIOError):
             while os.read(self._fd, 65536):
                 pass
+        self._look_soon()
+
+    def _look_soon(self) -> None:
         if self._timer is None:
             self._timer = self._loop.call_later(SETTLE_SECONDS, self._look)
 
@@ -56,4 +61,4 @@ class ResolversWatch:
         self._timer = None
         self._watch_files()
         if self._dns.disturbed():
-            self._on_disturbance(f"{self._dns.resolv_conf} has been changed")
+            self._on_disturbance(self._dns.disturbance())

@@ -135,7 +135,7 @@ def test_somebody_elses_change_is_told_in_the_status(root: Path) -> None:
     async def work() -> None:
         await dns.set("lo", (IPV4,))
         (root / "etc/resolv.conf").write_text(FORMER)
-        assert "somebody else has changed /etc/resolv.conf" in dns.describe()
+        assert dns.describe().endswith(f"but {root}/etc/resolv.conf has been changed since")
 
     with_dns(dns, work)
 
@@ -416,5 +416,32 @@ def test_a_resolvconf_that_fails_is_one_sentence(root: Path, script: Path, body:
     async def work() -> None:
         with pytest.raises(DnsError, match=words):
             await dns.set("mh0", (IPV4,))
+
+    with_dns(dns, work)
+
+
+@needs_bus
+def test_a_manager_that_begins_anew_is_noticed_and_told_again(root: Path, bus: str) -> None:
+    link(root, "/run/systemd/resolve/stub-resolv.conf")
+    dns = SystemDns(root, bus)
+
+    async def work() -> None:
+        noticed = asyncio.Event()
+        dns.on_forgotten = noticed.set
+        first = await daemons.serve(
+            bus, "org.freedesktop.resolve1", manager=("/org/freedesktop/resolve1", FakeResolved())
+        )
+        await dns.set("lo", (IPV4,))
+        first.disconnect()
+        assert not dns.disturbed()  # nobody is there to be told anything
+        anew = FakeResolved()
+        second = await daemons.serve(bus, "org.freedesktop.resolve1", manager=("/org/freedesktop/resolve1", anew))
+        await asyncio.wait_for(noticed.wait(), 5)
+        assert dns.describe() == f"{IPV4} by systemd-resolved, but systemd-resolved has been restarted since"
+        await dns.set("lo", (IPV4,))
+        assert not dns.disturbed()
+        assert "SetLinkDNS" in str(anew.calls)
+        await dns.reset()
+        second.disconnect()
 
     with_dns(dns, work)
