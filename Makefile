@@ -21,6 +21,8 @@ DEB_BOOT  := debootstrap lintian
 # A minimal Debian to boot: what the package depends on, and what the tests look with.
 BOOT      := build/boot/root
 BOOT_DEBS := systemd-sysv,dbus,iproute2,kmod,curl,python3,libssl3
+# Another one, with the managers of resolvers that Debian has.
+MANAGERS  := build/boot/managers
 
 # Installs what is missing when root; else says in one line what to run.
 define need
@@ -79,13 +81,14 @@ deb: ## the Debian package, dist/molehill_VERSION_ARCH.deb
 	$(call need,$(DEB_DEB))
 	@packaging/deb/build
 
-$(BOOT):
+$(MANAGERS): BOOT_DEBS := $(BOOT_DEBS),systemd-resolved,network-manager
+$(BOOT) $(MANAGERS):
 	$(call need,$(DEB_BOOT))
 	@rm -rf $@.new && mkdir -p $(@D)
 	@debootstrap --variant=minbase --include=$(BOOT_DEBS) bookworm $@.new >$(@D)/debootstrap.log
 	@mv $@.new $@
 
-test-boot: setup setup-lab deb $(BOOT) ## the package on a real systemd: boot, crash, upgrade, remove (sudo, 8 minutes)
+test-boot: setup setup-lab deb $(BOOT) $(MANAGERS) ## the package on a real systemd: boot, crash, upgrade, remove (sudo, 10 minutes)
 	@$(BIN)/python -m pytest -q -m slow --timeout=300 $(or $(TESTS),tests/boot)
 
 proofs: setup ## every enforcer equal to the document for every packet (z3), and every mutant caught (10 minutes)

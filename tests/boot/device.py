@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.leaklab.probes import Drizzle
-from tests.boot.machine import Machine, forget_kernel
+from tests.boot.machine import BASE, Machine, forget_kernel
 from tests.netns import lab
 from tests.netns.lab import wait_until
 from tests.netns.scenario import ALLOWED, Walk
@@ -42,9 +42,9 @@ RESOLV_CONF = f"# the provider's\nnameserver {lab.ISP4}\n"
 class Device:
     """See the head of this file. `walk` is the world around it, `machine` the machine."""
 
-    def __init__(self, walk: Walk, installed: Path | None) -> None:
+    def __init__(self, walk: Walk, installed: Path | None, base: Path = BASE) -> None:
         self.walk = walk
-        self.machine = Machine(walk.lab, installed=installed)
+        self.machine = Machine(walk.lab, installed=installed, base=base)
         self.machine.write("etc/systemd/system/lab-network.service", _NETWORK)
         self.machine.link("etc/systemd/system/sysinit.target.wants/lab-network.service", "../lab-network.service")
         self.machine.write("etc/resolv.conf", RESOLV_CONF)
@@ -105,9 +105,9 @@ class Device:
 
 
 @contextmanager
-def device(installed: Path | None) -> Iterator[Device]:
+def device(installed: Path | None, base: Path = BASE) -> Iterator[Device]:
     """A device in a world of its own, not booted yet."""
     with Walk(firewall=True, progress=lambda text: None) as walk:
-        made = Device(walk, installed)
+        made = Device(walk, installed, base)
         walk.drizzle = made.drizzle
         yield made

@@ -19,6 +19,8 @@ from pathlib import Path
 from tests.netns.lab import ROOT, Lab, Namespace, Process, wait_until
 
 BASE = ROOT / "build/boot/root"
+MANAGERS = ROOT / "build/boot/managers"
+"""The same with systemd-resolved and NetworkManager."""
 PACKAGES = ROOT / "dist"
 
 _BOOT = """\
@@ -59,11 +61,11 @@ class Machine:
     `installed`: the folder `upper` of another machine's disk, to begin with what was installed there.
     """
 
-    def __init__(self, lab: Lab, role: str = "device", installed: Path | None = None) -> None:
+    def __init__(self, lab: Lab, role: str = "device", installed: Path | None = None, base: Path = BASE) -> None:
         self._lab, self.network = lab, lab[role]
         self.disk = lab.dir / "disk"
         self.disk.mkdir()
-        self._layers = ":".join(str(layer) for layer in (installed, BASE) if layer is not None)
+        self._layers = ":".join(str(layer) for layer in (installed, base) if layer is not None)
         self._outside: Process | None = None
         self._pid = 0
         self.write("etc/systemd/system/console-getty.service.d/off.conf", "[Unit]\nConditionPathExists=/none\n")

@@ -67,7 +67,7 @@ class Bus:
         return bool(there)
 
     async def follow(self, service: str, begun: Callable[[], None]) -> None:
-        """Call `begun` (the first one given) whenever the service begins anew: it has forgotten then what it was told."""
+        """Call `begun` (the first one given) whenever the service begins anew, having forgotten what it was told."""
         if service in self._followed:
             return
         self._followed.add(service)
