@@ -1,8 +1,9 @@
 """NetworkManager: the tunnel's device is re-applied with the servers at the highest priority.
 
-`Reapply` changes what is in force and no stored profile. A negative dns-priority keeps the servers of every
-device with a higher one out of the configuration (nm-settings: ipv4.dns-priority), `~.` takes every name. What was in
-force before is kept in memory and re-applied; after a crash it goes with the device.
+`Reapply` changes what is in force and no stored profile; it also lays the device's routes anew, ours among them, which
+is then noticed and put right: so what is set already is not applied once more. A negative dns-priority keeps the
+servers of every device with a higher one out of the configuration (nm-settings: ipv4.dns-priority), `~.` takes every
+name. What was in force before is kept in memory and re-applied; after a crash it goes with the device.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class NetworkManager:
                 "dns-search": Variant("as", ["~."] if addresses.value else []),
             }
             wanted[family] = {**wanted.get(family, {}), **ours}
-        await self._reapply(device, wanted, version)
+        if wanted != _without_deprecated(settings):
+            await self._reapply(device, wanted, version)
 
     async def reset(self, interface: str) -> None:
         """Re-apply what was in force before; a device that is gone took it along."""

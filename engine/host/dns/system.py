@@ -107,18 +107,19 @@ class SystemDns:
             self._bus = None
 
     async def _set(self, interface: str, servers: tuple[IPAddress, ...], outside: frozenset[IPAddress]) -> None:
+        known = self._manager is not None
         if self._manager is None:
             self._manager = await self._find()
-        self._set_on, self.servers = interface, servers
-        begun_anew, self.forgotten = self.forgotten, False
+        self._set_on, self.servers, self.forgotten = interface, servers, False
         while True:
             try:
                 await self._manager.set(interface, servers, outside)
                 return
             except DnsError:
-                if not begun_anew:
+                if not known:
                     raise
-                await asyncio.sleep(RETRY_SECONDS)  # it answers before it has looked at every device; `_within` ends it
+                # It did it before, so it may be restarting, or has not looked at every device yet; `_within` ends this.
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _find(self) -> Manager:
         """The manager in use, or the one chosen by hand."""
