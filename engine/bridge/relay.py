@@ -1,6 +1,7 @@
 """The far end of a UDP-over-TCP bridge: each connection gets a UDP socket of its own towards one fixed target.
 
-Order of events: `start()` listens -> a connection comes; beyond `max_connections` it is closed at once -> it has
+Order of events: `start()` listens -> a connection comes; beyond `max_connections`, or beyond `max_per_address` of its
+address (IPv6: of its /64, which is what one customer has), it is closed at once -> it has
 `FIRST_SECONDS` for its first whole datagram and `idle_seconds` between two, in whichever direction; bytes that complete
 nothing do not count -> it ends, and its UDP socket with it.
 """
@@ -13,7 +14,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from engine.bridge.datagrams import Datagrams
 from engine.bridge.settings import BridgeError, IPAddress, endpoint_text
@@ -31,6 +32,7 @@ class _Client:
     """A connection, and what it had carried when it was looked at: `carried` datagrams by the time `since`."""
 
     stream: Stream
+    whose: str
     since: float
     carried: int = 0
 
@@ -38,9 +40,11 @@ class _Client:
 class Relay:
     """See the head of this module. `close()` ends every connection."""
 
-    def __init__(self, target: tuple[IPAddress, int], *, max_connections: int, idle_seconds: float) -> None:
+    def __init__(
+        self, target: tuple[IPAddress, int], *, max_connections: int, max_per_address: int, idle_seconds: float
+    ) -> None:
         self._target = target
-        self._max = max_connections
+        self._max, self._max_per_address = max_connections, max_per_address
         self._idle = idle_seconds
         self._clients: dict[str, _Client] = {}
         self._loop = asyncio.get_running_loop()
@@ -93,18 +97,26 @@ class Relay:
                 log.warning("a connection could not be taken: %s", error)
                 self._loop.remove_reader(self._listener.fileno())
                 return
-            name = endpoint_text(ip_address(address[0]), address[1])
-            if len(self._clients) >= self._max:
-                log.warning("%s refused: there are %d connections already", name, self._max)
+            ip = ip_address(address[0])
+            name, whose = endpoint_text(ip, address[1]), _whose(ip)
+            if refusal := self._refusal(whose):
+                log.warning("%s refused: %s", name, refusal)
                 connection.close()
                 continue
             try:
-                self._add(connection, name)
+                self._add(connection, name, whose)
             except OSError as error:
                 log.warning("%s refused: %s", name, error)
                 connection.close()
 
-    def _add(self, connection: socket.socket, name: str) -> None:
+    def _refusal(self, whose: str) -> str:
+        if len(self._clients) >= self._max:
+            return f"there are {self._max} connections already"
+        if sum(client.whose == whose for client in self._clients.values()) >= self._max_per_address:
+            return f"there are {self._max_per_address} connections of {whose} already"
+        return ""
+
+    def _add(self, connection: socket.socket, name: str, whose: str) -> None:
         connection.setblocking(False)
         ip, port = self._target
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
@@ -116,7 +128,7 @@ class Relay:
             sock.close()
             raise
         stream.start()
-        self._clients[name] = _Client(stream, self._loop.time())
+        self._clients[name] = _Client(stream, whose, self._loop.time())
         log.info("%s connected (%d of %d)", name, len(self._clients), self._max)
 
     def _forget(self, name: str) -> Callable[[str], None]:
@@ -139,3 +151,7 @@ class Relay:
                 client.stream.close()
                 del self._clients[name]
         self._timer = self._loop.call_later(1.0, self._look)
+
+
+def _whose(ip: IPAddress) -> str:
+    return str(ip) if ip.version == 4 else str(ip_network((ip, 64), strict=False))

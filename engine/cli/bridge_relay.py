@@ -47,12 +47,21 @@ def command() -> None:
     help="More are closed at once.",
 )
 @click.option(
+    "--max-per-address", default=16, show_default=True, type=click.IntRange(1, 100_000),
+    help="Of one address (IPv6: of one /64); more are closed at once.",
+)  # fmt: skip
+@click.option(
     "--idle-timeout", default=600, show_default=True, type=click.IntRange(1), metavar="SECONDS",
     help="A connection that carries nothing for so long is ended.",
 )  # fmt: skip
 @click.option("--verbose", "-v", is_flag=True, help="Tell of each connection, on standard error.")
 def udp_over_tcp(
-    listen: tuple[IPAddress, int], to: tuple[IPAddress, int], max_connections: int, idle_timeout: int, verbose: bool
+    listen: tuple[IPAddress, int],
+    to: tuple[IPAddress, int],
+    max_connections: int,
+    max_per_address: int,
+    idle_timeout: int,
+    verbose: bool,
 ) -> None:
     """Take UDP-over-TCP connections and pass their datagrams on to one WireGuard server.
 
@@ -78,7 +87,7 @@ def udp_over_tcp(
             BAD_INPUT,
         ) from None
     try:
-        uvloop.run(_serve(listen, to, max_connections, idle_timeout))
+        uvloop.run(_serve(listen, to, max_connections, max_per_address, idle_timeout))
     except BridgeError as error:
         raise Fault(str(error)) from None
 
@@ -92,7 +101,7 @@ def _raise_file_limit(wanted: int) -> None:
 
 
 async def _serve(
-    listen: tuple[IPAddress, int], to: tuple[IPAddress, int], max_connections: int, idle_timeout: int
+    listen: tuple[IPAddress, int], to: tuple[IPAddress, int], max_connections: int, max_per_address: int, idle: int
 ) -> None:
     import asyncio
 
@@ -102,7 +111,7 @@ async def _serve(
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    relay = Relay(to, max_connections=max_connections, idle_seconds=idle_timeout)
+    relay = Relay(to, max_connections=max_connections, max_per_address=max_per_address, idle_seconds=idle)
     port = relay.start(*listen)
     click.echo(f"UDP over TCP from {endpoint_text(listen[0], port)} to {endpoint_text(*to)}")
     await ended.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from ipaddress import ip_address
 
 import pytest
 
@@ -54,6 +55,31 @@ def test_beyond_the_limit_a_connection_is_closed_and_a_place_that_is_free_again_
         assert await hear(world.server) == b"kept"
 
     run(scenario)
+
+
+def test_one_address_cannot_take_the_places_of_others() -> None:
+    async def scenario(world: World) -> None:
+        relay, port = world.relay(max_connections=8, max_per_address=2)
+        kept = [await world.connect(port) for _ in range(2)]
+        await until(lambda: relay.connections == 2)
+        assert await closed(await world.connect(port))
+        with socket.socket() as neighbour:
+            neighbour.setblocking(False)
+            neighbour.bind(("127.0.0.2", 0))
+            await asyncio.get_running_loop().sock_connect(neighbour, ("127.0.0.1", port))
+            neighbour.send(frame(b"of another address"))
+            assert await hear(world.server) == b"of another address"
+        kept[0].send(frame(b"kept"))
+        assert await hear(world.server) == b"kept"
+
+    run(scenario)
+
+
+def test_an_ipv6_customers_addresses_count_as_one() -> None:
+    one, same, other = (
+        relay_module._whose(ip_address(text)) for text in ("2001:db8::1", "2001:db8::2:3", "2001:db8:0:1::1")
+    )
+    assert one == same == "2001:db8::/64" != other
 
 
 def test_who_says_nothing_whole_is_put_out_however_many_bytes_trickle(monkeypatch: pytest.MonkeyPatch) -> None:

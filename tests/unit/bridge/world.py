@@ -62,9 +62,16 @@ class World:
         self.lost: list[str] = []
         self._close: list[Callable[[], object]] = [self.engine.close, self.server.close]
 
-    def relay(self, max_connections: int = 8, idle_seconds: float = 60.0) -> tuple[Relay, int]:
+    def relay(
+        self, max_connections: int = 8, idle_seconds: float = 60.0, max_per_address: int = 8
+    ) -> tuple[Relay, int]:
         """Our relay in front of the server, and its port."""
-        relay = Relay((LO, port_of(self.server)), max_connections=max_connections, idle_seconds=idle_seconds)
+        relay = Relay(
+            (LO, port_of(self.server)),
+            max_connections=max_connections,
+            max_per_address=max_per_address,
+            idle_seconds=idle_seconds,
+        )
         port = relay.start(LO, 0)
         self._close.append(relay.close)
         return relay, port

@@ -33,7 +33,7 @@ class Far:
     """A relay on loopback, and the settings of the bridge to it."""
 
     def __init__(self) -> None:
-        self.relay = Relay((LO, 1), max_connections=8, idle_seconds=60)
+        self.relay = Relay((LO, 1), max_connections=8, max_per_address=8, idle_seconds=60)
         self.settings = BridgeSettings.parse(f"udp-over-tcp:127.0.0.1:{self.relay.start(LO, 0)}")
 
 
