@@ -27,7 +27,7 @@ _MAX_PASSWORD = 1024  # bytes
 def command() -> None:
     """Go to the VPN server by way of a bridge.
 
-    It carries or disguises the tunnel. While a bridge is set, only the bridge may be reached outside the tunnel, the
+    It carries or disguises the tunnel. While a bridge is used, only the bridge may be reached outside the tunnel, the
     VPN server may not.
 
     \b
@@ -35,6 +35,7 @@ def command() -> None:
       molehill bridge get
       molehill bridge set udp-over-tcp 203.0.113.9:443
       molehill bridge set shadowsocks 203.0.113.9:443 --cipher chacha20-ietf-poly1305
+      molehill bridge set auto
       molehill bridge set off
     """
 
@@ -58,6 +59,18 @@ def set_() -> None:
 def off(as_json: bool) -> None:
     """Go to the VPN server directly."""
     _set(None, None, as_json)
+
+
+@set_.command("auto")
+@json_option
+def auto(as_json: bool) -> None:
+    """Go directly, and after two attempts in vain every other time by a bridge that a relay of the list offers.
+
+    Those for UDP over TCP; with a tunnel of a file of yours it is always directly.
+    """
+    from engine.management.schema import Bridge, BridgeKind
+
+    _set(Bridge(BridgeKind.AUTO), None, as_json)
 
 
 @set_.command("udp-over-tcp")

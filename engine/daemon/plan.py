@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
+from itertools import chain, zip_longest
 
+from engine.bridge import BridgeSettings, Kind
 from engine.daemon import relays as relay_list
 from engine.daemon.settings import api_of, bridge_of, dns_of
 from engine.daemon.store import Unreadable
 from engine.daemon.tunnels import Tunnels
-from engine.management.schema import Relay, RelayChoice, RelayList, Settings, TunnelChoice
+from engine.management.schema import BridgeKind, Relay, RelayChoice, RelayList, Settings, TunnelChoice
 from engine.policy import IPAddress
 from engine.service import Configuration
 from engine.service.quick import check_peers, interface_of
@@ -22,6 +24,8 @@ from engine.state import NO_PEER, Cause, CauseKind
 from engine.wg.conf import Conf
 from engine.wg.config import DeviceConfig, HostPort, PeerConfig
 from engine.wg.keys import key_from_base64
+
+_DIRECTLY = 2  # attempts, before the relays' own bridges are tried, too
 
 
 @dataclass(frozen=True)
@@ -106,24 +110,36 @@ def _by_relays(known: Known, base: Configuration, choice: RelayChoice) -> tuple[
         wanted = [choice.country, choice.city, choice.hostname, "with IPv6" if choice.ip_version == 6 else ""]
         words = " ".join(word for word in wanted if word)
         raise _Impossible(Cause(CauseKind.NO_RELAY, f"{words or 'any'}, among {len(known.relays.relays)}"))
-    return tuple(
-        _configuration(
-            known,
-            base,
-            relay.hostname,
-            conf,
-            _device(conf, relay, choice),
-            relay_list.gateways_of(relay) or conf.dns,
-        )
-        for relay in chosen
-    )
+    made, bridged = [], []
+    for relay in chosen:
+        device, gateways = _device(conf, relay, choice), relay_list.gateways_of(relay) or conf.dns
+        made.append(_configuration(known, base, relay.hostname, conf, device, gateways))
+        if known.settings.bridge is not None and known.settings.bridge.kind is BridgeKind.AUTO:
+            bridged += [
+                replace(
+                    made[-1], bridge=BridgeSettings(Kind.UDP_OVER_TCP, ip_address(_host(relay, choice)), offer.port)
+                )
+                for offer in relay.bridges
+                if offer.kind is BridgeKind.UDP_OVER_TCP  # one by Shadowsocks needs a password, which no list has
+            ]
+    return _alternating(made, bridged)
+
+
+def _alternating(direct: list[Configuration], bridged: list[Configuration]) -> tuple[Configuration, ...]:
+    """Directly twice, then every other attempt by a bridge: who cannot get through directly is not kept waiting."""
+    rest = chain.from_iterable(zip_longest(bridged, direct[_DIRECTLY:]))
+    order = [*direct[:_DIRECTLY], *(each for each in rest if each is not None)]
+    return tuple(order[: relay_list.CANDIDATES])
+
+
+def _host(relay: Relay, choice: RelayChoice) -> str:
+    return relay.ipv6 if choice.ip_version == 6 and relay.ipv6 is not None else relay.ipv4
 
 
 def _device(conf: Conf, relay: Relay, choice: RelayChoice) -> DeviceConfig:
-    host = relay.ipv6 if choice.ip_version == 6 and relay.ipv6 is not None else relay.ipv4
     peer = PeerConfig(
         public_key=key_from_base64(relay.public_key),
-        endpoint=HostPort(host, relay.port),
+        endpoint=HostPort(_host(relay, choice), relay.port),
         allowed_ips=(ip_network("0.0.0.0/0"), ip_network("::/0")),
     )
     return DeviceConfig(private_key=conf.device.private_key, peers=(peer,))
@@ -139,7 +155,7 @@ def _configuration(
             builder.add_gateway(gateway)
         if known.settings.mtu is not None:
             builder.set_mtu(known.settings.mtu)
-        if known.settings.bridge is not None:
+        if known.settings.bridge is not None and known.settings.bridge.kind is not BridgeKind.AUTO:
             builder.set_bridge(bridge_of(known.settings.bridge, known.password))
         made = builder.set_firewall(base.firewall).configuration()
     except ValueError as error:

@@ -15,7 +15,7 @@ import msgspec
 from engine.daemon import store
 from engine.daemon.store import Unreadable
 from engine.daemon.words import check_word
-from engine.management.schema import MAX_LINE, Relay, RelayChoice, RelayList
+from engine.management.schema import MAX_LINE, BridgeKind, Relay, RelayChoice, RelayList
 from engine.policy import Hop, IPAddress, Protocol, Tunnel
 from engine.wg.keys import key_from_base64
 
@@ -77,6 +77,8 @@ def _check(relay: Relay, names: Counter[str]) -> None:
     if relay.weight < 0:
         raise ValueError(f"weight must not be negative, it is {relay.weight}")
     for bridge in relay.bridges:
+        if bridge.kind is BridgeKind.AUTO:
+            raise ValueError("bridges: a relay offers udp-over-tcp or shadowsocks, not auto")
         if not 1 <= bridge.port <= 65535:
             raise ValueError(f"bridges: a port must be 1 to 65535, not {bridge.port}")
 

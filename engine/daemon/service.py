@@ -274,7 +274,7 @@ class Service:
         async with self._changing:
             try:
                 if bridge is not None:
-                    settings_file.bridge_of(bridge, password or "")
+                    settings_file.check_bridge(bridge, password or "")
             except ValueError as error:
                 raise Refused(ErrorCode.BAD_INPUT, str(error)) from None
             former = self._known.password

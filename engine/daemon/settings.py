@@ -82,7 +82,7 @@ def check(settings: Settings) -> None:
     if settings.mtu is not None:
         Builder().set_mtu(settings.mtu)
     if settings.bridge is not None:
-        bridge_of(settings.bridge, _SOME if settings.bridge.kind is BridgeKind.SHADOWSOCKS else "")
+        check_bridge(settings.bridge, _SOME if settings.bridge.kind is BridgeKind.SHADOWSOCKS else "")
     if isinstance(settings.choice, RelayChoice):
         if settings.choice.ip_version not in (4, 6):
             raise ValueError(f"ip_version must be 4 or 6, not {settings.choice.ip_version}")
@@ -106,8 +106,16 @@ def dns_of(settings: Settings) -> tuple[IPAddress, ...]:
         raise ValueError(f"dns: {error}") from None
 
 
+def check_bridge(bridge: Bridge, password: str) -> None:
+    """ValueError for a bridge that cannot be."""
+    if bridge.kind is not BridgeKind.AUTO:
+        bridge_of(bridge, password)
+    elif bridge.endpoint or bridge.cipher or password:
+        raise ValueError("bridge: auto takes the relays' own bridges, with no endpoint, cipher or password of yours")
+
+
 def bridge_of(bridge: Bridge, password: str) -> BridgeSettings:
-    """The bridge as a session takes it. ValueError."""
+    """The bridge as a session takes it; not for `auto`. ValueError."""
     cipher = Cipher.CHACHA20_POLY1305
     if bridge.kind is BridgeKind.SHADOWSOCKS:
         if bridge.cipher not in list(Cipher):

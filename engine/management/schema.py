@@ -54,13 +54,14 @@ class BridgeKind(StrEnum):
 
     UDP_OVER_TCP = "udp-over-tcp"
     SHADOWSOCKS = "shadowsocks"
+    AUTO = "auto"  # a setting alone: directly, and where that fails by what the relays of the list offer
 
 
 class Bridge(_Value, frozen=True):
     """A first hop in front of the VPN server (CON-1). The password is set by `bridge.set` and never told."""
 
     kind: BridgeKind
-    endpoint: str  # "203.0.113.9:443", "[2001:db8::9]:443"
+    endpoint: str = ""  # "203.0.113.9:443", "[2001:db8::9]:443"; of `auto`, none
     cipher: str = ""  # Shadowsocks only
 
 

@@ -222,6 +222,32 @@ def test_the_next_relay_is_tried_when_one_does_not_answer(walk: Walk) -> None:
     assert seen_from(walk) == lab.TUNNEL4
 
 
+def test_where_udp_is_blocked_auto_finds_the_relays_own_bridge_and_opens_that_alone(walk: Walk) -> None:
+    internet, relay = walk.lab["internet"], walk.lab["relay"]
+    internet.sh("nft", "add table ip wall; add chain ip wall way { type filter hook forward priority 0; }; "
+                "add rule ip wall way udp dport 51820 drop")  # fmt: skip
+    listen, to = f"{lab.RELAY4}:443", f"{lab.RELAY4}:51820"
+    walk.lab.start(relay, "molehill", "bridge-relay", "udp-over-tcp", "--listen", listen, "--to", to)
+    wait_until(lambda: ":443" in relay.sh("ss", "-Hltn", "sport = :443"), 15, "the relay's bridge")
+    daemon = started(walk)
+    daemon.import_conf("me", walk.write_conf().read_text())
+    offers = (schema.RelayBridge(schema.BridgeKind.UDP_OVER_TCP, 443),)
+    one = schema.Relay(
+        "se-1", "se", "sto", walk.relay_keys.public, lab.RELAY4, gateways=(lab.GATEWAY4,), bridges=offers
+    )
+    with daemon.client() as client:
+        client.call("relay.load", schema.RelayList(relays=(one,)), schema.RelayList)
+        client.call("bridge.set", schema.SetBridge(schema.Bridge(schema.BridgeKind.AUTO)), schema.Settings)
+    daemon.set(choice=schema.RelayChoice("me"))
+    with daemon.client() as client:
+        client.call("connect", None, schema.Status)
+    daemon.wait_for("connected")
+    assert daemon.status().bridge == f"udp-over-tcp {listen}"
+    assert f"bridge {listen}/tcp" in daemon.status().policy  # CON-1
+    assert "51820" not in daemon.status().policy
+    assert seen_from(walk) == lab.TUNNEL4
+
+
 def test_a_socket_that_somebody_removes_comes_back(walk: Walk) -> None:
     daemon = started(walk)
     daemon.socket.unlink()

@@ -12,7 +12,7 @@ import pytest
 
 from engine.daemon.plan import Known, host_names, plan
 from engine.daemon.tunnels import Tunnels
-from engine.management.schema import Bridge, BridgeKind, RelayChoice, RelayList, Settings, TunnelChoice
+from engine.management.schema import Bridge, BridgeKind, RelayBridge, RelayChoice, RelayList, Settings, TunnelChoice
 from engine.policy import Hop, Protocol
 from engine.service import Configuration
 from engine.state import CauseKind
@@ -90,6 +90,36 @@ def test_a_bridge_is_the_first_hop_and_its_password_is_never_shown(known: Known)
     (made,) = planned(replace(known, password=""), choice=TunnelChoice("se1"), bridge=bridge)
     assert made.peer is None  # never to the server directly
     assert "needs a password" in str(made.no_peer)
+
+
+def test_auto_goes_directly_twice_and_then_by_the_relays_own_bridges_in_turn(known: Known) -> None:
+    offers = (RelayBridge(BridgeKind.UDP_OVER_TCP, 443), RelayBridge(BridgeKind.SHADOWSOCKS, 8388, "aes-256-gcm"))
+    relays = RelayList(
+        relays=tuple(
+            relay(f"se-{n}", ipv4=f"198.51.100.{n}", ipv6=f"2001:db8::{n}", bridges=offers if n < 3 else ())
+            for n in range(1, 5)
+        )
+    )
+    known = replace(known, relays=relays)
+    made = planned(known, choice=RelayChoice("me"), bridge=Bridge(BridgeKind.AUTO))
+    assert [each.bridge is not None for each in made] == [False, False, True, False, True, False]
+    assert all(made[0].same_but_for_the_relay(each) for each in made)
+    for each in made:
+        if each.bridge is not None:  # its own relay's, and CON-1 names that alone
+            assert str(each.bridge) == f"udp-over-tcp 198.51.100.{each.session[-1]}:443"
+            assert str(each.candidate().bridge) == f"198.51.100.{each.session[-1]}:443/tcp"
+    six = planned(known, choice=RelayChoice("me", ip_version=6), bridge=Bridge(BridgeKind.AUTO))
+    assert {str(each.bridge) for each in six} >= {"udp-over-tcp [2001:db8::1]:443"}
+    (by_file,) = planned(known, choice=TunnelChoice("se1"), bridge=Bridge(BridgeKind.AUTO))
+    assert by_file.bridge is None
+    assert by_file.peer is not None
+
+
+def test_many_relays_with_bridges_are_no_more_attempts_than_without(known: Known) -> None:
+    offers = (RelayBridge(BridgeKind.UDP_OVER_TCP, 443),)
+    relays = RelayList(relays=tuple(relay(f"r-{n}", ipv4=f"198.51.100.{n}", bridges=offers) for n in range(1, 30)))
+    made = planned(replace(known, relays=relays), choice=RelayChoice("me"), bridge=Bridge(BridgeKind.AUTO))
+    assert (len(made), sum(each.bridge is not None for each in made)) == (16, 7)
 
 
 def test_a_host_name_has_the_address_that_is_known(known: Known) -> None:

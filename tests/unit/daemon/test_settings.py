@@ -103,5 +103,9 @@ def test_a_bridge_has_what_its_kind_needs(kind: BridgeKind, cipher: str, passwor
     with pytest.raises(ValueError, match=words) as caught:
         settings.bridge_of(Bridge(kind, "203.0.113.9:443", cipher), password)
     assert "secret" not in str(caught.value)
+    settings.check_bridge(Bridge(BridgeKind.AUTO), "")
+    for wrong in (Bridge(BridgeKind.AUTO, "203.0.113.9:443"), Bridge(BridgeKind.AUTO, "", "aes-256-gcm")):
+        with pytest.raises(ValueError, match="auto takes the relays' own bridges"):
+            settings.check_bridge(wrong, "")
     good = Bridge(BridgeKind.SHADOWSOCKS, "[2001:db8::9]:443", "aes-256-gcm")
     settings.check(msgspec.structs.replace(Settings(), bridge=good))  # its password is elsewhere
