@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import asyncio
 import logging
+import operator
 import os
 import re
 import socket
@@ -97,20 +98,20 @@ class Watchdog:
         interval = watchdog_seconds()
         self._every = None if interval is None else interval / 4
         self._next = now()
-        self._seen: tuple[int, ...] | None = None
+        self._seen: tuple[int, ...] = ()
 
     def look(self) -> None:
         """Feed it, if it is time and every thread of the datapath has moved since the last time."""
         if self._every is None or self._now() < self._next:
             return
         self._next = self._now() + self._every
-        turns, seen = self._turns(), self._seen
-        same = turns is not None and seen is not None and len(turns) == len(seen)
-        if not (same and any(now == before for now, before in zip(turns or (), seen or (), strict=True))):
-            self._notify.say("WATCHDOG=1")
-        else:
-            log.error("a thread of the datapath has not moved for %g s, so the watchdog is not fed", self._every)
+        turns, seen = self._turns() or (), self._seen
         self._seen = turns
+        # Another number of threads is another datapath.
+        if len(turns) == len(seen) and any(map(operator.eq, turns, seen)):
+            log.error("a thread of the datapath has not moved for %g s, so the watchdog is not fed", self._every)
+        else:
+            self._notify.say("WATCHDOG=1")
 
 
 async def machine_runs() -> bool:

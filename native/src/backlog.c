@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 /* A bit more than a read, so that the slots' beginnings do not all fall into the same lines of the caches. */
-#define SLOT_BYTES (MH_READ_HEADROOM + 65536 + 2048 + 64)
+#define SLOT_BYTES (MH_READ_HEADROOM + MH_READ_BYTES + 2048 + 64)
 
 bool mh_backlog_init(mh_backlog *b) {
     memset(b, 0, sizeof *b);
@@ -22,7 +22,7 @@ mh_read *mh_backlog_next(mh_backlog *b) {
 
 void mh_backlog_push(mh_backlog *b) { b->count++; }
 
-mh_read *mh_backlog_oldest(mh_backlog *b) { return b->count ? &b->slot[b->first] : NULL; }
+const mh_read *mh_backlog_oldest(const mh_backlog *b) { return b->count ? &b->slot[b->first] : NULL; }
 
 void mh_backlog_drop(mh_backlog *b) {
     b->count--;

@@ -12,8 +12,8 @@
 #include "facts.h"
 #include "offload.h"
 
-#define MH_BACKLOG_SLOTS 64          /* 4 MiB, of which only what is used is ever touched */
-#define MH_READ_HEADROOM 64            /* for the virtio header; the packet begins a cache line */
+#define MH_BACKLOG_SLOTS 64               /* 4 MiB, of which only what is used is ever touched */
+#define MH_READ_HEADROOM 64               /* for the virtio header; the packet begins a cache line */
 #define MH_READ_BYTES (MH_MAX_PACKET + 1) /* one read of the TUN */
 
 /* One read of the TUN. */
@@ -39,7 +39,7 @@ mh_read *mh_backlog_next(mh_backlog *b);
 void mh_backlog_push(mh_backlog *b);
 
 /* What has waited longest, or NULL; and done with it. */
-mh_read *mh_backlog_oldest(mh_backlog *b);
+const mh_read *mh_backlog_oldest(const mh_backlog *b);
 void mh_backlog_drop(mh_backlog *b);
 
 /* Must this one wait behind others of its flow? */

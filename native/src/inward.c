@@ -285,12 +285,12 @@ static void message_in(mh_worker *w, const mh_endpoint *from, uint8_t *message, 
 int mh_inward_datagram(mh_worker *w, const mh_datagram *g) {
     mh_batch *b = &w->batch;
     int gone = 0;
-    if (b->datagrams == MH_BUDGET) gone = mh_inward_finish(w);
+    if (b->datagrams == MH_BATCH) gone = mh_inward_finish(w);
     b->datagram[b->datagrams++] = *g;
     uint32_t at = 0;
     do {
         const uint32_t left = g->len - at, len = left < g->segment ? left : g->segment;
-        if (b->n == MH_BUDGET) {
+        if (b->n == MH_BATCH) {
             gone = mh_inward_finish(w);
             if (gone) return gone;
             b->datagram[b->datagrams++] = *g;
@@ -301,10 +301,10 @@ int mh_inward_datagram(mh_worker *w, const mh_datagram *g) {
     return gone;
 }
 
-/* One socket's turn: receive, open and deliver, again until there is nothing or the budget is spent. */
+/* Receives, opens and delivers, again until there is nothing or the budget is spent. */
 int mh_inward(mh_worker *w, int fd) {
     if (fd < 0) return 0;
-    size_t budget = MH_TURN;
+    size_t budget = MH_BUDGET;
     int gone = 0;
     for (bool more = true; more && budget && !gone;) {
         const mh_datagram *g;

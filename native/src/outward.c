@@ -148,7 +148,7 @@ static void append(mh_worker *w, mh_split *split, uint8_t tos, uint32_t mtu) {
     mh_burst *b = &w->burst;
     const uint32_t most = mh_padded(split->max_len, mtu) + MH_DATA_OVERHEAD;
     while (split->index < split->count) {
-        if (b->n == MH_BUDGET || b->used + most > MH_WIRE_BYTES) flush(w);
+        if (b->n == MH_BATCH || b->used + most > MH_WIRE_BYTES) flush(w);
         if (!b->session) { /* the flush found it past its limits */
             drop(w, MH_REASON_SESSION_EXPIRED, split->count - split->index);
             return;
@@ -198,36 +198,34 @@ static unsigned aim(mh_worker *w, mh_peer *p, bool *may_stage) {
 
 /* One read. 0, or the errno for which the TUN is gone. */
 static int packet_out(mh_worker *w, const mh_read *r, uint32_t *packets) {
-    mh_facts f = r->facts;
-    mh_split split;
+    const mh_facts *f = &r->facts;
     const uint8_t *packet = r->packet;
     const size_t len = r->len;
+    mh_split split;
     unsigned reason = r->reason;
-    if (!reason) reason = (unsigned)mh_split_begin(&split, &r->header, packet, len, &f);
+    if (!reason) reason = (unsigned)mh_split_begin(&split, &r->header, packet, len, f);
     if (reason) {
         drop(w, reason, 1);
         ++*packets;
         return 0;
     }
     *packets += split.count;
-    note_lane(w, &f);
-    f.direction = MH_OUT;
-    f.iface_out = MH_TUNNEL;
-    const mh_decision *recalled = mh_recall(w, &f);
-    mh_peer *p = recalled ? recalled->peer : w->snapshot ? mh_route(w->snapshot, &f) : NULL;
-    const mh_verdict v = mh_worker_judge(w, &f, recalled, p, split.count);
+    note_lane(w, f);
+    const mh_decision *recalled = mh_recall(w, f);
+    mh_peer *p = recalled ? recalled->peer : w->snapshot ? mh_route(w->snapshot, f) : NULL;
+    const mh_verdict v = mh_worker_judge(w, f, recalled, p, split.count);
     if (!v.accept) {
         drop(w, v.reason, split.count);
-        if (v.answer != MH_ANSWER_REJECT || own_outer(w, &f) || !may_answer(w)) return 0;
-        return answer(w, mh_reject(packet, len, &f, w->scratch));
+        if (v.answer != MH_ANSWER_REJECT || own_outer(w, f) || !may_answer(w)) return 0;
+        return answer(w, mh_reject(packet, len, f, w->scratch));
     }
-    if (own_outer(w, &f)) {
+    if (own_outer(w, f)) {
         drop(w, MH_REASON_LOOP, split.count);
         return 0;
     }
 
     const uint32_t mtu = atomic_load_explicit(&w->d->mtu, memory_order_relaxed);
-    const uint8_t tos = f.tos & 3; /* RFC 6040 normal mode: the ECN field is copied out, DSCP stays inside */
+    const uint8_t tos = f->tos & 3; /* RFC 6040 normal mode: the ECN field is copied out, DSCP stays inside */
     bool may_stage = false;
     if (mh_padded(split.max_len, mtu) + MH_DATA_OVERHEAD > MH_UDP_MAX)
         reason = MH_REASON_TOO_BIG;
@@ -243,7 +241,19 @@ static int packet_out(mh_worker *w, const mh_read *r, uint32_t *packets) {
     }
     drop(w, reason, split.count);
     if (reason == MH_REASON_TOO_BIG || !may_answer(w)) return 0;
-    return answer(w, mh_icmp_unreachable(MH_UNREACHABLE_HOST, packet, len, &f, w->scratch));
+    return answer(w, mh_icmp_unreachable(MH_UNREACHABLE_HOST, packet, len, f, w->scratch));
+}
+
+/* The next read into r. 1; 0: none now; or -errno: the TUN is gone. */
+static int read_tun(mh_worker *w, mh_read *r) {
+    const int n = mh_tun_read(&w->tun, &r->header, r->packet, MH_READ_BYTES);
+    if (n <= 0) return n;
+    mh_count(&w->work.tun_reads, 1);
+    r->len = (uint32_t)n;
+    r->reason = (unsigned)mh_parse(r->packet, r->len, &r->facts);
+    r->facts.direction = MH_OUT;
+    r->facts.iface_out = MH_TUNNEL;
+    return 1;
 }
 
 int mh_outward(mh_worker *w) {
@@ -253,34 +263,30 @@ int mh_outward(mh_worker *w) {
     bool dry = false;
     w->burst.peer = NULL;
     w->burst.session = NULL;
-    while (packets < MH_TURN && !gone) {
-        mh_read *r = dry || ahead == AHEAD ? NULL : mh_backlog_next(b);
+    while (packets < MH_BUDGET && !gone) {
+        const mh_read *waiting = mh_backlog_oldest(b);
+        mh_read *r = dry || (waiting && ahead == AHEAD) ? NULL : mh_backlog_next(b);
         if (r) {
-            const int n = mh_tun_read(&w->tun, &r->header, r->packet, MH_READ_BYTES);
+            const int n = read_tun(w, r);
             dry = n == 0;
             if (n < 0) gone = -n;
             if (n <= 0) continue;
-            mh_count(&w->work.tun_reads, 1);
-            r->len = (uint32_t)n;
-            r->reason = (unsigned)mh_parse(r->packet, r->len, &r->facts);
             if (!r->reason && (r->header.gso_type != MH_VNET_GSO_NONE || mh_backlog_has_flow(b, &r->facts))) {
                 mh_backlog_push(b);
             } else {
                 gone = packet_out(w, r, &packets);
-                ahead++;
+                ahead += waiting != NULL;
             }
-        } else if ((r = mh_backlog_oldest(b)) != NULL) {
-            gone = packet_out(w, r, &packets);
+        } else if (waiting) {
+            gone = packet_out(w, waiting, &packets);
             mh_backlog_drop(b);
             dry = false;
             ahead = 0;
-        } else if (dry) {
-            break;
         } else {
-            ahead = 0;
+            break;
         }
     }
-    if (packets >= MH_TURN) w->more = true;
+    if (packets >= MH_BUDGET) w->more = true;
     flush(w);
     return gone;
 }

@@ -4,8 +4,8 @@
  * Ownership: counted references: the Python handle holds one, each keypair slot of a peer one. A slot's reference is
  * dropped by the control plane alone, after the session was taken out of slot and index table and every datapath
  * thread has passed a quiescent point. The last holder's free wipes the keys. Threads: every function may be called
- * from any thread; sealers take turns to claim counters and seal side by side, openers take turns. Files: kdf.h derives the keys,
- * replay.h is the window, index_table.h finds the session of a receiver index.
+ * from any thread; sealers take turns to claim counters and seal side by side, openers take turns. Files: kdf.h derives
+ * the keys, replay.h is the window, index_table.h finds the session of a receiver index.
  */
 #ifndef MH_SESSION_H
 #define MH_SESSION_H

@@ -30,8 +30,8 @@
 #include "udp.h"
 #include "verdict.h"
 
-#define MH_BUDGET 256                        /* packets of a burst or a batch */
-#define MH_TURN 64                           /* packets a direction a turn, about: so long the other one waits */
+#define MH_BATCH 256                         /* packets of a burst or a batch */
+#define MH_BUDGET 64                         /* packets a direction a turn, about: so long the other one waits */
 #define MH_WIRE_BYTES (192 * 1024)           /* data messages of a burst, end to end */
 
 #define MH_WORKERS 16
@@ -63,8 +63,8 @@ typedef struct {
     mh_session *session;
     size_t n, runs;
     uint32_t used;
-    mh_aead_job jobs[MH_BUDGET];
-    mh_run run[MH_BUDGET];
+    mh_aead_job jobs[MH_BATCH];
+    mh_run run[MH_BATCH];
 } mh_burst;
 
 /* The data messages of an inward batch, from the last open on. */
@@ -77,10 +77,10 @@ typedef struct {
 
 typedef struct {
     size_t n, datagrams;
-    mh_aead_job jobs[MH_BUDGET];
-    uint8_t reasons[MH_BUDGET];
-    mh_arrival arrival[MH_BUDGET];
-    mh_datagram datagram[MH_BUDGET];
+    mh_aead_job jobs[MH_BATCH];
+    uint8_t reasons[MH_BATCH];
+    mh_arrival arrival[MH_BATCH];
+    mh_datagram datagram[MH_BATCH];
 } mh_batch;
 
 /* What was decided of a packet, which holds within the turn for every one alike: mostly the next one of its flow. */

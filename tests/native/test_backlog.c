@@ -26,7 +26,7 @@ static void what_waits_longest_comes_first_and_no_more_fit_than_there_are_slots(
             in++;
             i += 10; /* the memset is slow under the sanitizers */
         } else {
-            mh_read *r = mh_backlog_oldest(&b);
+            const mh_read *r = mh_backlog_oldest(&b);
             CHECK((r == NULL) == (in == out));
             if (!r) continue;
             CHECK(r->len == out && r->packet[0] == (uint8_t)out && r->packet[MH_READ_BYTES - 1] == (uint8_t)out);

@@ -31,13 +31,13 @@ _NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWSETELEM, _NEWOBJ = 0, 2,
 _REQUEST, _ACK, _CREATE, _APPEND = 0x1, 0x4, 0x400, 0x800
 _NESTED = 0x8000
 
-_HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3}  # NF_INET_*
-_VERDICTS = {"drop": 0, "accept": 1}
+HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3}  # NF_INET_*
+VERDICTS = {"drop": 0, "accept": 1}  # NF_DROP, NF_ACCEPT
 _EQUAL, _UNEQUAL = 0, 1  # NFT_CMP_*
 _REGISTER = 1  # NFT_REG_1: 16 bytes
 _ANONYMOUS, _CONSTANT, _INTERVAL = 1, 2, 4  # NFT_SET_*
 _INTERVAL_END = 1  # NFT_SET_ELEM_INTERVAL_END
-_COUNTER = 1  # NFT_OBJECT_COUNTER
+COUNTER = 1  # NFT_OBJECT_COUNTER
 _TCP_RESET, _ICMPX = 1, 2  # NFT_REJECT_*
 _PORT_UNREACHABLE = 1  # NFT_REJECT_ICMPX_*
 
@@ -90,7 +90,7 @@ def _messages(document: Json) -> Iterator[tuple[int, int, bytes, str]]:
             yield _NEWCHAIN, _CREATE, _chain(it), f"the chain {it['name']}"
         elif (verb, kind) == ("add", "counter"):
             value = _nest(4, _attribute(1, bytes(8)), _attribute(2, bytes(8)))  # bytes, packets
-            body = _text(1, it["table"]) + _text(2, it["name"]) + _number(3, _COUNTER) + value
+            body = _text(1, it["table"]) + _text(2, it["name"]) + _number(3, COUNTER) + value
             yield _NEWOBJ, _CREATE, body, f"the counter {it['name']}"
         elif (verb, kind) == ("add", "rule"):
             step = f"the rule {it['comment']} of the chain {it['chain']}"
@@ -106,9 +106,9 @@ def _messages(document: Json) -> Iterator[tuple[int, int, bytes, str]]:
 
 
 def _chain(it: Json) -> bytes:
-    hook = _nest(4, _number(1, _HOOKS[it["hook"]]), _number(2, it["prio"] & 0xFFFFFFFF))
+    hook = _nest(4, _number(1, HOOKS[it["hook"]]), _number(2, it["prio"] & 0xFFFFFFFF))
     names = _text(1, it["table"]) + _text(3, it["name"])
-    return names + hook + _number(5, _VERDICTS[it["policy"]]) + _text(7, it["type"])
+    return names + hook + _number(5, VERDICTS[it["policy"]]) + _text(7, it["type"])
 
 
 class _Rule:
@@ -218,13 +218,13 @@ def _intervals(members: list[tuple[bytes, int]], size: int) -> Iterator[tuple[by
 def _statement(kind: str, body: Any) -> bytes:
     match kind, body:
         case (("accept" | "drop"), None):
-            return _kernel("immediate", _number(1, 0), _nest(2, _nest(2, _number(1, _VERDICTS[kind]))))
+            return _kernel("immediate", _number(1, 0), _nest(2, _nest(2, _number(1, VERDICTS[kind]))))
         case "reject", {"type": "tcp reset"}:
             return _kernel("reject", _number(1, _TCP_RESET), _attribute(2, b"\0"))
         case "reject", {"type": "icmpx", "expr": "port-unreachable"}:
             return _kernel("reject", _number(1, _ICMPX), _attribute(2, bytes((_PORT_UNREACHABLE,))))
         case "counter", str():
-            return _kernel("objref", _number(1, _COUNTER), _text(2, body))
+            return _kernel("objref", _number(1, COUNTER), _text(2, body))
         case "mangle", {"key": {"meta": {"key": "mark"}}, "value": int(mark)}:
             value = _nest(2, _attribute(1, mark.to_bytes(4, sys.byteorder)))
             set_mark = _kernel("meta", _number(2, _META_MARK), _number(3, _REGISTER))

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
-from engine.firewall.nftables.encode import INET, SUBSYSTEM, Batch
+from engine.firewall.nftables.encode import COUNTER, HOOKS, INET, SUBSYSTEM, VERDICTS, Batch
 from engine.firewall.nftables.render import TABLE
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
@@ -32,9 +32,8 @@ _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 4, 7
 _EXPR_DATA, _IMMEDIATE_DATA, _DATA_VERDICT, _VERDICT_CODE = 2, 2, 2, 1
 _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA, _COUNTER_BYTES, _COUNTER_PACKETS = 2, 3, 4, 1, 2
-_COUNTER = 1  # NFT_OBJECT_COUNTER
-_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")  # NFINET_*
-_VERDICTS = {0: "drop", 1: "accept"}  # NF_DROP, NF_ACCEPT
+_HOOKS = {number: name for name, number in HOOKS.items()}
+_VERDICTS = {number: name for name, number in VERDICTS.items()}
 _COMMENT = 0  # NFTNL_UDATA_RULE_COMMENT
 _OURS = struct.pack("=HH", 5 + len(TABLE), _NAME) + TABLE.encode() + bytes(4 - len(TABLE) % 4)
 
@@ -132,7 +131,7 @@ class Access:
             raise
         counted = {}
         for attributes in found:
-            if _number(attributes[_OBJ_TYPE]) == _COUNTER:
+            if _number(attributes[_OBJ_TYPE]) == COUNTER:
                 data = _attributes(attributes[_OBJ_DATA])
                 counted[_text(attributes[_OBJ_NAME])] = (
                     _number(data[_COUNTER_PACKETS]),
@@ -193,7 +192,7 @@ def _chain(data: bytes) -> str:
     hook = _attributes(attributes[_CHAIN_HOOK])
     number, priority = _number(hook[_HOOK_NUMBER]), _number(hook[_HOOK_PRIORITY], signed=True)
     policy = _VERDICTS.get(_number(attributes.get(_CHAIN_POLICY, b"\0\0\0\1")), "?")
-    return f"{_text(attributes[_CHAIN_NAME])}: hook {_HOOKS[number]} {priority}, policy {policy}"
+    return f"{_text(attributes[_CHAIN_NAME])}: hook {_HOOKS.get(number, number)} {priority}, policy {policy}"
 
 
 def _rule(data: bytes) -> str:

@@ -21,13 +21,15 @@ from engine.host.dns import networkmanager, resolvconf, resolved
 from engine.host.dns.bus import Bus
 from engine.host.dns.file import ResolvConf
 from engine.host.dns.manager import DnsError, IPAddress, Manager
+from engine.host.dns.networkmanager import NetworkManager
+from engine.host.dns.resolved import Resolved
 
 log = logging.getLogger(__name__)
 
 CHOICES = ("resolved", "networkmanager", "resolvconf", "file", "none")
 VARIABLE = "MOLEHILL_DNS"
 SECONDS = 5.0  # for one change
-RETRY_SECONDS = 0.25
+RESTART_SECONDS, RETRY_SECONDS = 4.0, 0.25  # for a service that is restarted: how long, and how often it is asked
 
 
 class SystemDns:
@@ -107,19 +109,19 @@ class SystemDns:
             self._bus = None
 
     async def _set(self, interface: str, servers: tuple[IPAddress, ...], outside: frozenset[IPAddress]) -> None:
-        known = self._manager is not None
+        # A service that did it before may be restarting, or has not looked at every device yet.
+        patience = RESTART_SECONDS if isinstance(self._manager, Resolved | NetworkManager) else 0.0
+        deadline = asyncio.get_running_loop().time() + patience
         if self._manager is None:
             self._manager = await self._find()
         self._set_on, self.servers, self.forgotten = interface, servers, False
         while True:
             try:
-                await self._manager.set(interface, servers, outside)
-                return
+                return await self._manager.set(interface, servers, outside)
             except DnsError:
-                if not known:
+                if asyncio.get_running_loop().time() >= deadline:
                     raise
-                # It did it before, so it may be restarting, or has not looked at every device yet; `_within` ends this.
-                await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _find(self) -> Manager:
         """The manager in use, or the one chosen by hand."""
@@ -128,12 +130,12 @@ class SystemDns:
             bus = await self._connected()
             if bus is not None and (choice or await bus.has(resolved.SERVICE)):
                 await bus.follow(resolved.SERVICE, self._begun_anew)
-                return resolved.Resolved(bus)
+                return Resolved(bus)
         if choice in ("", "networkmanager"):
             bus = await self._connected()
             if bus is not None and (choice or await networkmanager.in_use(bus, self.resolv_conf)):
                 await bus.follow(networkmanager.SERVICE, self._begun_anew)
-                return networkmanager.NetworkManager(bus)
+                return NetworkManager(bus)
         if choice in ("resolved", "networkmanager"):
             raise DnsError(f"{VARIABLE}={choice} needs the system bus, and there is none")
         if choice in ("", "resolvconf"):

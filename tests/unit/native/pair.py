@@ -10,14 +10,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-from engine.filter import PASS_ALL
+from scapy.layers.inet import IP, UDP  # type: ignore[import-untyped]
+from scapy.layers.inet6 import IPv6  # type: ignore[import-untyped]
+from scapy.packet import Raw  # type: ignore[import-untyped]
+
+from engine.filter import PASS_ALL, compile_rules
+from engine.policy.rules import P0
 from native.datapath import Datapath, Event, Peer
 from native.endpoint import Endpoint
 from native.ring import EventKind
 from native.session import Session
 
 EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+BLOCK_ALL = compile_rules((P0,))
+TSO = 0x01 | 0x02 | 0x04
+USO = TSO | 0x20 | 0x40
+SECOND = 1_000_000_000
 VNET_HDR = struct.Struct("=BBHHHH")  # flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
+
+
+def udp(payload: bytes = b"hello", **fields: object) -> bytes:
+    return bytes(IP(src="10.0.0.1", dst="10.0.0.2", **fields) / UDP(sport=1000, dport=2000) / Raw(payload))
+
+
+def udp6(payload: bytes = b"hello", **fields: object) -> bytes:
+    return bytes(IPv6(src="fd00::1", dst="fd00::2", **fields) / UDP(sport=1000, dport=2000) / Raw(payload))
 
 
 def now_ns() -> int:

@@ -445,3 +445,40 @@ def test_a_manager_that_begins_anew_is_noticed_and_told_again(root: Path, bus: s
         second.disconnect()
 
     with_dns(dns, work)
+
+
+def test_a_file_that_cannot_be_written_once_more_is_an_error_with_its_own_words(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dns = SystemDns(root, NOWHERE)
+
+    async def refuse(*args: object) -> None:
+        raise DnsError("no room for resolv.conf")
+
+    async def work() -> None:
+        await dns.set("lo", (IPV4,))
+        monkeypatch.setattr(dns._file, "set", refuse)
+        with pytest.raises(DnsError, match="no room"):
+            await dns.set("lo", (IPV6,))
+
+    with_dns(dns, work)
+
+
+@needs_bus
+def test_a_manager_that_stays_away_is_an_error_with_its_words_after_a_while(
+    root: Path, bus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link(root, "/run/systemd/resolve/stub-resolv.conf")
+    monkeypatch.setattr(system_module, "RESTART_SECONDS", 0.5)
+    dns = SystemDns(root, bus)
+
+    async def work() -> None:
+        service = await daemons.serve(
+            bus, "org.freedesktop.resolve1", manager=("/org/freedesktop/resolve1", FakeResolved())
+        )
+        await dns.set("lo", (IPV4,))
+        service.disconnect()
+        with pytest.raises(DnsError, match="resolve1 refused SetLinkDNS"):
+            await dns.set("lo", (IPV6,))
+
+    with_dns(dns, work)
