@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from engine.leaklab import flood, world
 from engine.leaklab.capture import Capture, Frame
 from engine.leaklab.drivers import Daemon, Driver, Home, Run, configurations
-from engine.leaklab.flood import TOKEN, Flood
+from engine.leaklab.flood import PAST_THE_TUN, TOKEN, Flood
 from engine.leaklab.frames import DNS_PORT, parse
 from engine.leaklab.namespaces import Lab, Process, wait_until
 from engine.leaklab.probes import Attempt, Probe, run_all
@@ -389,7 +389,7 @@ class Arena:
     def flood(self) -> str:
         """See to it that everything floods, in Disconnected; the kinds that are not seen there, in words."""
         if self._flood is None:
-            self._flood = Flood(self.lab, FLOOD_RATE)
+            self._flood = Flood(self.lab, FLOOD_RATE, frozenset() if self.firewall else PAST_THE_TUN)
         self._flood.renew()
         begin = time.monotonic()
         unseen = set(self._flood.letters)

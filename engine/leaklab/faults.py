@@ -404,7 +404,8 @@ _TESTS: tuple[tuple[str, Do, tuple[Condition, ...], dict[str, object]], ...] = (
     ("our table deleted", _meddle("nft delete table inet molehill"), STATES, {"known": "NFT-2"}),
     ("our output chain emptied", _meddle("nft flush chain inet molehill output"), STATES, {}),
     ("our rules deleted", _meddle(*(f"ip {family}rule del pref {priority}" for family in ("", "-6 ")
-                                    for priority in (190, 130, 195))), STATES, {}),
+                                    for priority in (190, 130, 195))), STATES,
+     {"gap": "LNX-8"}),
     ("a foreign rule before ours", _foreign_rule_first, STATES, {"gap": "LNX-8"}),
     ("our routes deleted", _meddle("ip route flush table {table}", "ip -6 route flush table {table}"), STATES, {}),
     ("the TUN deleted", _meddle("ip link del {tun}"), STATES, {}),

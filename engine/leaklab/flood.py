@@ -83,6 +83,9 @@ KINDS = {
 }
 """Who sends what, by the letter that tells it apart. What comes from others is seen by the device's answer to it."""
 
+PAST_THE_TUN = frozenset("cdfjklswGHIJKL")
+"""What the TUN alone cannot stop (LNX-1 to LNX-4): where nothing else enforces, it would hide what can be tested."""
+
 
 @dataclass
 class Sender:
@@ -194,16 +197,18 @@ def main(token: str, rate: float, specs: Sequence[str]) -> None:
 
 
 class Flood:
-    """All of `KINDS` at once, from their namespaces."""
+    """All of `KINDS` but those in `without` at once, from their namespaces."""
 
-    def __init__(self, lab: Lab, rate: float) -> None:
+    def __init__(self, lab: Lab, rate: float, without: frozenset[str] = frozenset()) -> None:
         self.token = new_token()
-        self.letters = {letter for kinds in KINDS.values() for letter in kinds}
+        self.letters = {letter for kinds in KINDS.values() for letter in kinds} - without
         self._processes: list[Process] = []
         self._told: list[int] = []
         command = [sys.executable, "-P", "-m", "engine.leaklab.flood", self.token, str(rate)]
         for role, kinds in KINDS.items():
-            specs = [f"{letter}={spec}" for letter, spec in kinds.items()]
+            specs = [f"{letter}={spec}" for letter, spec in kinds.items() if letter in self.letters]
+            if not specs:
+                continue
             self._processes.append(lab.start(lab[role], *command, *specs, env={"PYTHONPATH": str(ROOT)}))
             self._told.append(1)
 

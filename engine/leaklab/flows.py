@@ -213,10 +213,11 @@ TESTS = (
          itself=True, needs_daemon=True, gap="LNX-1"),
     Test(GROUP, "a flow to the API, as it connects",
          _tightened(_API, lambda c: replace(c, state="connecting"), _connected), (Condition("connected", api=True),),
-         itself=True, needs_daemon=True),
+         itself=True, needs_daemon=True, gap="LNX-4"),
     Test(GROUP, "a flow to the API, as its endpoint is given up",
          _tightened(_API, lambda c: replace(c, api=True), _no_api),
-         (Condition("connecting"), Condition("error"), Condition("lockdown")), itself=True, needs_daemon=True),
+         (Condition("connecting"), Condition("error"), Condition("lockdown")), itself=True, needs_daemon=True,
+         gap="LNX-4"),
     Test(GROUP, "flows inside the tunnel, as it goes to Error", _tightened(_INSIDE, lambda c: c, _to_error),
          (Condition("connected"),), itself=True),
 )  # fmt: skip

@@ -330,9 +330,7 @@ class Matrix:
         if lost:
             evidence.append(f"{want} it should be; answered: {attempt.source!r}; {attempt.error or 'no error'}")
         void = "not seen where nothing is enforced" if probe.name in self._unseen else ""
-        known = ("" if condition.bridge and row.known == "LNX-2" else row.known) or (
-            "" if self.arena.firewall else row.gap
-        )
+        known = row.known or ("" if self.arena.firewall else row.gap)
         if row.first_hop and self.arena.firewall and condition.bridge:
             known = ""
         if lost and not out:
