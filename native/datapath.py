@@ -3,7 +3,8 @@
 Order of events: Datapath -> set_sockets, add_peer, publish (any order, any time) -> start -> ... -> stop -> close.
 Until a program is published everything is dropped. What needs a decision comes up as an Event: `event_fd` becomes
 readable, events() fetches. All calls are quick and release the GIL; those that replace something (publish,
-set_sockets, install, remove_peer) wait for the end of the burst that each thread is at, a millisecond at most.
+set_sockets, install, remove_peer) wait for the end of the turn that each thread is in: less than a millisecond, or a
+few while a send buffer is full.
 """
 
 from __future__ import annotations

@@ -21,55 +21,6 @@ static void retire(mh_datapath *d, mh_session **sessions, size_t n) {
     for (size_t i = 0; i < n; i++) mh_session_free(sessions[i]);
 }
 
-void mh_list(mh_peer **list, mh_peer *p, int which) {
-    if (p->is_listed[which]) return;
-    p->is_listed[which] = true;
-    p->listed[which] = *list;
-    *list = p;
-}
-
-mh_peer *mh_unlist(mh_peer **list, int which) {
-    mh_peer *p = *list;
-    if (!p) return NULL;
-    *list = p->listed[which];
-    p->is_listed[which] = false;
-    return p;
-}
-
-void mh_unlist_removed(mh_peer **list, int which) {
-    while (*list) {
-        if (atomic_load(&(*list)->removed))
-            mh_unlist(list, which);
-        else
-            list = &(*list)->listed[which];
-    }
-}
-
-#define RETIRE_AT_ONCE 64 /* sessions behind one quiescent point */
-
-static void retire_confirmed(mh_datapath *d) {
-    mh_session *sessions[RETIRE_AT_ONCE];
-    size_t n = RETIRE_AT_ONCE;
-    if (!atomic_exchange(&d->retired, false)) return;
-    pthread_mutex_lock(&d->control);
-    while (n == RETIRE_AT_ONCE) {
-        mh_peer *p = NULL;
-        for (n = 0; n < RETIRE_AT_ONCE; n++) {
-            pthread_mutex_lock(&d->registry);
-            p = mh_unlist(&d->retired_peers, MH_LIST_RETIRED);
-            pthread_mutex_unlock(&d->registry);
-            if (!p) break;
-            pthread_mutex_lock(&p->lock);
-            sessions[n] = p->retired; /* NULL: an install has taken it out meanwhile */
-            p->retired = NULL;
-            pthread_mutex_unlock(&p->lock);
-            if (!sessions[n]) n--;
-        }
-        retire(d, sessions, n);
-    }
-    pthread_mutex_unlock(&d->control);
-}
-
 mh_peer *mh_datapath_add_peer(mh_datapath *d) {
     pthread_mutex_lock(&d->control);
     mh_peer *p = NULL;
@@ -106,7 +57,7 @@ size_t mh_datapath_peers(mh_datapath *d, mh_peer_facts *out, size_t room) {
 
 /* Takes every session from the peer. Caller holds control. */
 static void take_keys(mh_datapath *d, mh_peer *p) {
-    mh_session *sessions[4];
+    mh_session *sessions[3];
     pthread_mutex_lock(&p->lock);
     const size_t n = mh_peer_take_all(p, sessions);
     pthread_mutex_unlock(&p->lock);
@@ -170,15 +121,12 @@ static bool unsent_event(mh_datapath *d, mh_event *e) {
     }
     pthread_mutex_lock(&d->registry);
     mh_peer *p = d->unsent_peers;
-    while (p && atomic_load(&p->removed)) {
-        mh_unlist(&d->unsent_peers, MH_LIST_UNSENT);
-        p = d->unsent_peers;
-    }
+    while (p && atomic_load(&p->removed)) p = d->unsent_peers = p->next_unsent;
     if (p) {
         e->kind = (uint32_t)__builtin_ctz(p->unsent_events);
         e->peer = p->id;
         p->unsent_events &= p->unsent_events - 1;
-        if (!p->unsent_events) mh_unlist(&d->unsent_peers, MH_LIST_UNSENT);
+        if (!p->unsent_events) d->unsent_peers = p->next_unsent;
     }
     pthread_mutex_unlock(&d->registry);
     if (e->kind) atomic_store(&d->unsent, true); /* there may be more */
@@ -186,7 +134,6 @@ static bool unsent_event(mh_datapath *d, mh_event *e) {
 }
 
 bool mh_datapath_event(mh_datapath *d, mh_event *e) {
-    retire_confirmed(d);
     /* Once more behind the pop, which may have drained the wake of an event that came unsent in between. */
     return unsent_event(d, e) || mh_ring_pop(d->ring, e) || unsent_event(d, e);
 }
@@ -229,7 +176,7 @@ void mh_peer_handshake_done(mh_peer *p) {
 }
 
 int mh_peer_install_session(mh_datapath *d, mh_peer *p, mh_session *s) {
-    mh_session *out[3];
+    mh_session *out[2];
     uint32_t calls = 0;
     pthread_mutex_lock(&d->control);
     if (!mh_index_table_add(d->indices, s, p)) {

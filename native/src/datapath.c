@@ -38,8 +38,11 @@ void mh_push(mh_datapath *d, enum mh_event_kind kind, mh_peer *p) {
     e.peer = p->id;
     if (mh_ring_push(d->ring, &e)) return;
     pthread_mutex_lock(&d->registry);
+    if (!p->unsent_events) {
+        p->next_unsent = d->unsent_peers;
+        d->unsent_peers = p;
+    }
     p->unsent_events |= 1u << kind;
-    mh_list(&d->unsent_peers, p, MH_LIST_UNSENT);
     pthread_mutex_unlock(&d->registry);
     atomic_store(&d->unsent, true);
     mh_ring_wake(d->ring); /* the reader may have emptied the ring since, and be asleep */
@@ -227,8 +230,12 @@ static void free_removed(mh_datapath *d, const mh_prefix *routes, size_t n) {
     for (size_t i = 0; i < d->n_removed; i++) d->removed[i]->routed = false;
     for (size_t i = 0; i < n; i++) ((mh_peer *)routes[i].owner)->routed = true;
     pthread_mutex_lock(&d->registry);
-    mh_unlist_removed(&d->unsent_peers, MH_LIST_UNSENT);
-    mh_unlist_removed(&d->retired_peers, MH_LIST_RETIRED);
+    for (mh_peer **at = &d->unsent_peers; *at;) {
+        if (atomic_load(&(*at)->removed))
+            *at = (*at)->next_unsent;
+        else
+            at = &(*at)->next_unsent;
+    }
     pthread_mutex_unlock(&d->registry);
     size_t kept = 0;
     for (size_t i = 0; i < d->n_removed; i++) {

@@ -59,7 +59,7 @@ int mh_datapath_send(mh_datapath *d, const mh_endpoint *to, const uint8_t *data,
 void mh_datapath_expect_probe(mh_datapath *d, int ident); /* -1: none */
 
 int mh_datapath_event_fd(const mh_datapath *d);
-bool mh_datapath_event(mh_datapath *d, mh_event *e); /* false: none. Also frees what sessions were retired */
+bool mh_datapath_event(mh_datapath *d, mh_event *e); /* false: none */
 
 uint32_t mh_peer_id(const mh_peer *p);
 void mh_peer_get_endpoint(mh_peer *p, mh_endpoint *out);

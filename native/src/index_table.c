@@ -64,7 +64,7 @@ static void retire(mh_index_table *t, retired *r) {
 static entry *probe(slots *s, uint32_t index, _Atomic(entry *) **slot) {
     for (size_t i = home(index);; i++) {
         *slot = &s->at[i & s->mask];
-        entry *e = atomic_load_explicit(*slot, memory_order_acquire);
+        entry *e = atomic_load(*slot);
         if (!e || (e != TOMBSTONE && e->index == index))
             return e;
     }
@@ -87,7 +87,7 @@ static bool regrow(mh_index_table *t) {
             atomic_store_explicit(slot, e, memory_order_relaxed);
         }
     }
-    atomic_store_explicit(&t->current, new, memory_order_release);
+    atomic_store(&t->current, new);
     t->taken = t->live;
     retire(t, &old->link);
     return true;
@@ -155,7 +155,7 @@ bool mh_index_table_remove(mh_index_table *t, const mh_session *s) {
     entry *e = probe(atomic_load(&t->current), mh_session_local_index(s), &slot);
     if (!e || e->session != s)
         return false;
-    atomic_store_explicit(slot, TOMBSTONE, memory_order_release);
+    atomic_store(slot, TOMBSTONE); /* sequentially consistent, as the epoch read behind it */
     t->live--;
     retire(t, &e->link);
     return true;
@@ -163,7 +163,7 @@ bool mh_index_table_remove(mh_index_table *t, const mh_session *s) {
 
 mh_session *mh_index_table_find(const mh_index_table *t, uint32_t index, void **owner) {
     _Atomic(entry *) *slot;
-    const entry *e = probe(atomic_load_explicit(&t->current, memory_order_acquire), index, &slot);
+    const entry *e = probe(atomic_load(&t->current), index, &slot);
     if (!e)
         return NULL;
     if (owner)

@@ -111,7 +111,7 @@ static bool note_authentic(mh_worker *w, size_t from, size_t to) {
     mh_session *s = b->arrival[from].session;
     mh_peer *p = b->arrival[from].peer;
     const uint64_t birth_ns = mh_session_birth_ns(s);
-    bool confirmed = false, retired = false, timers = false, handshake = false, data = false;
+    bool confirmed = false, timers = false, handshake = false, data = false;
     uint32_t calls = 0;
 
     pthread_mutex_lock(&p->lock);
@@ -122,7 +122,6 @@ static bool note_authentic(mh_worker *w, size_t from, size_t to) {
     if (s == p->next) {
         mh_peer_confirm(p);
         confirmed = true;
-        retired = p->retired;
     }
     const mh_endpoint *moved = NULL;
     for (size_t i = from; i < to; i++) {
@@ -143,12 +142,6 @@ static bool note_authentic(mh_worker *w, size_t from, size_t to) {
     pthread_mutex_unlock(&p->lock);
 
     mh_count(&w->work.udp_sends, calls);
-    if (retired) {
-        pthread_mutex_lock(&w->d->registry);
-        mh_list(&w->d->retired_peers, p, MH_LIST_RETIRED);
-        pthread_mutex_unlock(&w->d->registry);
-        atomic_store(&w->d->retired, true);
-    }
     if (confirmed) mh_push(w->d, MH_EVENT_CONFIRMED, p);
     if (timers) mh_push(w->d, MH_EVENT_TIMERS, p);
     if (handshake) mh_push(w->d, MH_EVENT_HANDSHAKE, p);
@@ -203,8 +196,10 @@ int mh_inward_finish(mh_worker *w) {
     for (unsigned i = 0; i < w->join.units && !gone; i++) {
         struct iovec iov[MH_JOIN_PACKETS];
         mh_vnet_hdr h;
+        const mh_join_packet *first = &w->join.packet[w->join.unit[i].first];
+        const mh_tun *queue = queue_of(w, first->data, first->len); /* before its header says the length of all */
         const size_t n = mh_join_emit(&w->join, i, &h, iov);
-        const int error = mh_tun_write(queue_of(w, iov[0].iov_base, iov[0].iov_len), &h, iov, n);
+        const int error = mh_tun_write(queue, &h, iov, n);
         mh_count(&w->work.tun_writes, 1);
         if (error) drop(w, MH_REASON_TUN_WRITE, w->join.unit[i].count);
         if (mh_tun_gone(error)) gone = error;

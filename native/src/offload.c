@@ -56,6 +56,14 @@ static int begin_segments(mh_split *s, uint8_t type, const mh_facts *f) {
     return 0;
 }
 
+/* A checksum to finish is written behind the verdict: so it must be the transport's own, or one within what the transport
+ * carries (a tunnel's), and never lie over addresses, ports or an ICMP type. */
+static bool behind_what_is_judged(const mh_vnet_hdr *h, uint32_t l4, const mh_facts *f) {
+    if (f->proto == IPPROTO_TCP) return (h->csum_start == l4 && h->csum_offset == TCP_CHECKSUM) || h->csum_start >= l4 + 20;
+    if (f->proto == IPPROTO_UDP) return (h->csum_start == l4 && h->csum_offset == UDP_CHECKSUM) || h->csum_start >= l4 + 8;
+    return h->csum_start >= l4 && (!f->has_icmp || (uint32_t)h->csum_start + h->csum_offset >= l4 + 2);
+}
+
 int mh_split_begin(mh_split *s, const mh_vnet_hdr *h, const uint8_t *packet, size_t len, const mh_facts *f) {
     memset(s, 0, sizeof *s);
     if (len > MH_MAX_PACKET || len != f->total_len || f->header_len > len) return MH_REASON_MALFORMED;
@@ -67,12 +75,7 @@ int mh_split_begin(mh_split *s, const mh_vnet_hdr *h, const uint8_t *packet, siz
     s->segment = h->gso_size;
     s->count = 1;
     if (h->flags & MH_VNET_NEEDS_CSUM) {
-        /* The field must lie behind what was judged: a checksum may not be written over ports or addresses. */
-        const uint32_t field = (uint32_t)h->csum_start + h->csum_offset;
-        if (h->csum_start < s->l4 || field + 2 > len) return MH_REASON_MALFORMED;
-        if (h->csum_start == s->l4 && ((f->proto == IPPROTO_TCP && h->csum_offset != TCP_CHECKSUM) ||
-                                       (f->proto == IPPROTO_UDP && h->csum_offset != UDP_CHECKSUM)))
-            return MH_REASON_MALFORMED;
+        if (!behind_what_is_judged(h, s->l4, f) || (size_t)h->csum_start + h->csum_offset + 2 > len) return MH_REASON_MALFORMED;
         s->complete = true;
         s->csum_start = h->csum_start;
         s->csum_offset = h->csum_offset;

@@ -100,17 +100,16 @@ static void flush(mh_worker *w) {
 
     uint64_t packets = 0, bytes = 0;
     uint32_t calls = 0;
-    bool full = false;
     for (size_t i = 0; i < runs; i++) {
         const mh_run *r = &b->run[i];
         const mh_udp_burst burst = {.data = w->wire + r->offset, .stride = r->stride, .total = r->total, .tos = r->tos};
         uint32_t sent = 0;
         int error = ENOTCONN;
-        if (full)
-            error = EAGAIN; /* one bounded wait a flush: a publisher may be waiting for this turn */
+        if (w->full)
+            error = EAGAIN; /* one bounded wait a turn: a publisher may be waiting for its end */
         else if (w->sockets)
             error = mh_udp_send(w->sockets, &to, &burst, &sent, &calls);
-        full = full || error == EAGAIN || error == ENOBUFS;
+        w->full = w->full || error == EAGAIN || error == ENOBUFS;
         const uint64_t went = error ? sent / r->stride : r->count;
         if (error) drop(w, MH_REASON_UDP_SEND, r->count - went);
         packets += went;
@@ -294,7 +293,7 @@ int mh_outward(mh_worker *w) {
 bool mh_flush_staged(mh_datapath *d, mh_udp *sockets, mh_peer *p, uint64_t now_ns, uint32_t *calls) {
     mh_session *s = mh_peer_sending(p, now_ns);
     if (!s) return false;
-    bool timers = false;
+    bool timers = false, full = false;
     mh_staged m;
     while (mh_peer_unstage(p, &m)) {
         mh_aead_job job = {.data = m.message + MH_DATA_HEADER_LEN, .len = m.padded};
@@ -304,7 +303,9 @@ bool mh_flush_staged(mh_datapath *d, mh_udp *sockets, mh_peer *p, uint64_t now_n
         } else {
             const mh_udp_burst burst = {.data = m.message, .stride = len, .total = len, .tos = m.tos};
             uint32_t sent = 0;
-            const int error = sockets ? mh_udp_send(sockets, &p->endpoint, &burst, &sent, calls) : ENOTCONN;
+            int error = sockets ? EAGAIN : ENOTCONN;
+            if (sockets && !full) error = mh_udp_send(sockets, &p->endpoint, &burst, &sent, calls);
+            full = full || error == EAGAIN || error == ENOBUFS; /* one bounded wait, as in flush() */
             if (error) {
                 mh_drop(&d->drops, MH_REASON_UDP_SEND, 1);
             } else {

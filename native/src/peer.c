@@ -16,7 +16,7 @@ mh_peer *mh_peer_new(uint32_t id) {
 
 void mh_peer_free(mh_peer *p) {
     if (!p) return;
-    mh_session *sessions[4];
+    mh_session *sessions[3];
     const size_t n = mh_peer_take_all(p, sessions);
     for (size_t i = 0; i < n; i++) mh_session_free(sessions[i]);
     mh_staged s;
@@ -51,9 +51,7 @@ bool mh_peer_renew_on_receive(const mh_peer *p, uint64_t now_ns) {
 }
 
 void mh_peer_confirm(mh_peer *p) {
-    /* Between two installs, which reap it, only one confirmation can happen: the retired slot is free. */
-    p->retired = p->previous;
-    p->previous = p->current;
+    p->previous = p->current; /* it is empty: the install that put `next` in its slot has emptied it */
     p->current = p->next;
     p->next = NULL;
 }
@@ -63,9 +61,8 @@ static size_t put_out(mh_session **out, size_t n, mh_session *s) {
     return n;
 }
 
-size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[3]) {
-    size_t n = put_out(out, 0, p->retired);
-    p->retired = NULL;
+size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[2]) {
+    size_t n = 0;
     if (mh_session_initiator(s)) {
         /* The response has confirmed it: usable at once. A `next` that was never confirmed steps back. */
         n = put_out(out, n, p->previous);
@@ -87,12 +84,11 @@ size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[3]) {
     return n;
 }
 
-size_t mh_peer_take_all(mh_peer *p, mh_session *out[4]) {
+size_t mh_peer_take_all(mh_peer *p, mh_session *out[3]) {
     size_t n = put_out(out, 0, p->current);
     n = put_out(out, n, p->next);
     n = put_out(out, n, p->previous);
-    n = put_out(out, n, p->retired);
-    p->current = p->next = p->previous = p->retired = NULL;
+    p->current = p->next = p->previous = NULL;
     p->handshake_asked = false;
     return n;
 }

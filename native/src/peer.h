@@ -39,14 +39,12 @@ typedef struct mh_peer {
     bool routed;         /* under control: the snapshot still leads here */
     size_t place;        /* under registry: where the datapath's array has it */
     unsigned unsent_events;    /* under registry: bits 1 << kind, for which the ring had no room */
-    struct mh_peer *listed[2]; /* under registry: the next one of a list of peers that the control plane must look at */
-    bool is_listed[2];
+    struct mh_peer *next_unsent; /* under registry: the next one that has such events */
     _Atomic uint64_t rx_bytes, tx_bytes, rx_packets, tx_packets;
 
     pthread_mutex_t lock;
     mh_endpoint endpoint;
     mh_session *current, *next, *previous;
-    mh_session *retired; /* left the slots on the datapath thread; the control plane frees it */
     uint64_t newest_birth_ns, newest_counter; /* of the newest authentic message: it alone moves the endpoint */
     bool newest_any;
     bool handshake_asked, timers_armed;
@@ -69,13 +67,13 @@ bool mh_peer_ask_handshake(mh_peer *p);
 bool mh_peer_renew_on_send(const mh_peer *p, uint64_t now_ns);
 bool mh_peer_renew_on_receive(const mh_peer *p, uint64_t now_ns);
 
-/* First authentic message under `next`: next -> current -> previous -> retired. */
+/* First authentic message under `next`: next -> current -> previous. */
 void mh_peer_confirm(mh_peer *p);
 
-/* Puts a new session in its slot and fills out[0..3) with those that left (a retired one too) (their references pass to the caller).
- * Takes a reference. Returns how many left. */
-size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[3]);
-size_t mh_peer_take_all(mh_peer *p, mh_session *out[4]); /* empties every slot, the retired one too */
+/* Puts a new session in its slot and fills out[0..2) with those that left (their references pass to the caller). Takes a
+ * reference. Returns how many left. */
+size_t mh_peer_install(mh_peer *p, mh_session *s, mh_session *out[2]);
+size_t mh_peer_take_all(mh_peer *p, mh_session *out[3]); /* empties every slot */
 
 /* Keeps a message of `len` plain bytes with its padding. Returns how many older ones (or itself) were pushed out. */
 unsigned mh_peer_stage(mh_peer *p, const uint8_t *packet, uint32_t len, uint32_t padded, uint8_t tos, bool own);

@@ -40,7 +40,7 @@ static int turn(mh_worker *w, unsigned ready) {
     w->now_ns = mh_now_ns();
     mh_count(&w->work.turns, 1);
     int gone = 0;
-    w->more = w->last[0].known = w->last[1].known = false;
+    w->more = w->full = w->last[0].known = w->last[1].known = false;
     if (ready & MH_TUN) gone = mh_outward(w);
     if (ready & MH_UDP4 && w->sockets && !gone) gone = mh_inward(w, w->sockets->fd4);
     if (ready & MH_UDP6 && w->sockets && !gone) gone = mh_inward(w, w->sockets->fd6);

@@ -116,6 +116,7 @@ typedef struct {
     uint64_t now_ns;
     mh_decision last[2]; /* outward, inward */
     bool more; /* a direction has used up its budget */
+    bool full; /* a send buffer was, and has been waited for */
 } mh_worker;
 
 struct mh_datapath {
@@ -134,14 +135,13 @@ struct mh_datapath {
     atomic_int probe_ident; /* -1: none */
     atomic_bool unsent;     /* some peer keeps an event that the ring had no room for, or the worker has stopped */
     atomic_int stopped;     /* errno for which the worker ended by itself, until it was told */
-    atomic_bool retired;    /* some peer has a session for the control plane to free */
-    mh_peer *unsent_peers, *retired_peers; /* those, under registry */
+    mh_peer *unsent_peers;  /* those, under registry */
     unsigned n_workers;
     mh_worker *worker[MH_WORKERS];
     _Atomic uint8_t *lanes; /* of each flow's hash: the queue it was last read of, and 1; NULL: there is but one */
 
     pthread_mutex_t control;
-    pthread_mutex_t registry; /* peers, n_peers, the two lists */
+    pthread_mutex_t registry; /* peers, n_peers, unsent_peers and what they keep */
     mh_peer **peers;
     size_t n_peers, room_peers;
     mh_peer **removed; /* waiting for a publish that leads no longer to them */
@@ -194,12 +194,6 @@ bool mh_flush_staged(mh_datapath *d, mh_udp *sockets, mh_peer *p, uint64_t now_n
 
 /* Waits until no worker is in the turn it is in now. Never under a peer's lock: a worker may want it to go on. */
 void mh_quiesce(mh_datapath *d);
-
-/* Lists of peers that want a look, each peer once. Caller holds registry. */
-enum { MH_LIST_UNSENT, MH_LIST_RETIRED };
-void mh_list(mh_peer **list, mh_peer *p, int which);
-mh_peer *mh_unlist(mh_peer **list, int which); /* NULL: none */
-void mh_unlist_removed(mh_peer **list, int which);
 
 /* An event about a peer; one that the ring has no room for is kept with the peer. Not under the peer's lock. */
 void mh_push(mh_datapath *d, enum mh_event_kind kind, mh_peer *p);

@@ -6,6 +6,8 @@ one veth, for interop tests and throughput.
 
 from __future__ import annotations
 
+import ctypes
+
 from engine.leaklab.namespaces import NETNS, ROOT, Lab, Namespace, Process, remove_left_behind, sh, wait_until
 from engine.leaklab.world import (
     BRIDGE4,
@@ -30,6 +32,10 @@ from engine.leaklab.world import (
     WEB6,
     world,
 )
+
+CLONE_NEWNET = 0x40000000
+libc = ctypes.CDLL(None, use_errno=True)
+"""For unshare and setns, which Python 3.11 does not have."""
 
 __all__ = [
     "BRIDGE4",

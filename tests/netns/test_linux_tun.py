@@ -1,6 +1,5 @@
 """The Linux TUN device against the real kernel, in a network namespace of its own."""
 
-import ctypes
 import fcntl
 import os
 import select
@@ -9,35 +8,21 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from scapy.layers.inet import IP, UDP
 
+from tests.netns.lab import CLONE_NEWNET, libc
 from tun.device import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_USO4, TUN_F_USO6, TUNGETIFF, TunError
 from tun.fd import FdTun
 from tun.linux import LinuxTun
 from tun.pcap import PcapTun
 from tun.queues import attached_queues
 
-pytestmark = pytest.mark.netns
+pytestmark = [pytest.mark.netns, pytest.mark.usefixtures("namespace")]
 
-CLONE_NEWNET = 0x40000000
 ALL_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-@pytest.fixture(autouse=True)
-def namespace() -> Iterator[None]:
-    """A fresh network namespace for this thread and the threads and processes it starts."""
-    former = os.open("/proc/self/ns/net", os.O_RDONLY)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        os.close(former)
-        pytest.skip(f"no network namespace can be made here: {os.strerror(ctypes.get_errno())}")
-    yield
-    assert libc.setns(former, CLONE_NEWNET) == 0
-    os.close(former)
 
 
 def ip(*args: str) -> str:

@@ -29,8 +29,8 @@ SECOND = 1_000_000_000
 VNET_HDR = struct.Struct("=BBHHHH")  # flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
 
 
-def udp(payload: bytes = b"hello", **fields: object) -> bytes:
-    return bytes(IP(src="10.0.0.1", dst="10.0.0.2", **fields) / UDP(sport=1000, dport=2000) / Raw(payload))
+def udp(payload: bytes = b"hello", *, to: str = "10.0.0.2", **fields: object) -> bytes:
+    return bytes(IP(src="10.0.0.1", dst=to, **fields) / UDP(sport=1000, dport=2000) / Raw(payload))
 
 
 def udp6(payload: bytes = b"hello", **fields: object) -> bytes:
@@ -53,18 +53,32 @@ def sessions(number: int = 1, age_ns: int = 0) -> tuple[Session, Session]:
 class Side:
     """A datapath with a TUN that the test reads and writes, and sockets of both families."""
 
-    def __init__(self, *, vnet_hdr: bool = False, tun_offloads: int = 0, mtu: int = 1420, offload: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        vnet_hdr: bool = False,
+        tun_offloads: int = 0,
+        mtu: int = 1420,
+        offload: bool = True,
+        queues: int = 1,
+    ) -> None:
+        """Of several queues the first one's worker has the sockets."""
         self.vnet_hdr = vnet_hdr
-        self.tun, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(queues)]
+        self.queues = [outer for outer, _ in pairs]
+        self.tun = self.queues[0]
         self.tun.settimeout(5)
-        self.path = Datapath(inner.fileno(), vnet_hdr=vnet_hdr, tun_offloads=tun_offloads, mtu=mtu)
-        inner.close()
+        inner = [sock for _, sock in pairs]
+        self.path = Datapath(*(sock.fileno() for sock in inner), vnet_hdr=vnet_hdr, tun_offloads=tun_offloads, mtu=mtu)
+        for sock in inner:
+            sock.close()
         self.udp4 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.udp4.bind(("127.0.0.1", 0))
         self.udp6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.udp6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         self.udp6.bind(("::1", 0))
-        self.path.set_sockets((self.udp4.fileno(), self.udp6.fileno()), offload=offload)
+        sockets = (self.udp4.fileno(), self.udp6.fileno())
+        self.path.set_sockets(sockets, *[(-1, -1)] * (queues - 1), offload=offload)
         self.peer: Peer = self.path.add_peer()
 
     @property
@@ -93,7 +107,7 @@ class Side:
 
     def close(self) -> None:
         self.path.close()
-        for sock in (self.tun, self.udp4, self.udp6):
+        for sock in (*self.queues, self.udp4, self.udp6):
             sock.close()
 
 

@@ -9,7 +9,8 @@ import struct
 from ipaddress import IPv4Address, ip_network
 
 import pytest
-from scapy.layers.inet import IP, UDP  # type: ignore[import-untyped]
+from scapy.layers.inet import IP, TCP, UDP  # type: ignore[import-untyped]
+from scapy.packet import Raw  # type: ignore[import-untyped]
 
 from engine.filter import PASS_ALL
 from engine.wg.cookie import CookieGenerator, mac1_key
@@ -19,6 +20,7 @@ from native.endpoint import Endpoint
 from native.reasons import Reason
 from native.ring import EventKind
 from tests.unit.native.pair import (
+    TSO,
     Side,
     carry,
     connected,
@@ -320,3 +322,26 @@ def test_the_outer_congestion_mark_is_carried_in(marks: tuple[int, int], expecte
             assert b.path.drops() == {Reason.ECN: 1}
         else:
             assert b.read() == packet(expected)
+
+
+# --- several queues
+
+
+def stream(number: int, size: int = 100) -> bytes:
+    """The number-th segment from a to b."""
+    header = TCP(sport=1000, dport=2000, seq=size * number, ack=1, flags="A")
+    return bytes(IP(src="10.0.0.1", dst="10.0.0.2", flags="DF") / header / Raw(bytes(size)))
+
+
+@pytest.mark.parametrize("segments", [1, 4], ids=["one packet", "packets joined to one"])
+def test_packets_are_written_into_the_queue_that_their_flow_comes_by(segments: int) -> None:
+    with connected(vnet_hdr=True, tun_offloads=TSO, queues=2) as (a, b):
+        back = IP(src="10.0.0.2", dst="10.0.0.1") / TCP(sport=2000, dport=1000, seq=1, ack=0, flags="A")
+        b.queues[1].send(bytes(10) + bytes(back))
+        b.path.turn()
+        for number in range(segments):
+            a.write(stream(number))
+        carry(a, b, turns=1)
+        readable, _, _ = select.select(b.queues, [], [], 0)
+        assert readable == [b.queues[1]]
+        assert len(b.queues[1].recv(1 << 17)) == 10 + 40 + 100 * segments

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP  # type: ignore[import-untyped]
 from scapy.layers.inet6 import IPv6  # type: ignore[import-untyped]
+from scapy.layers.l2 import GRE  # type: ignore[import-untyped]
 from scapy.packet import Packet, Raw  # type: ignore[import-untyped]
+from scapy.utils import checksum  # type: ignore[import-untyped]
 
 from native.reasons import Reason
 from tests.offload_twin import (
@@ -70,6 +72,41 @@ def test_a_packet_without_offloads_passes_as_it_is() -> None:
 )  # fmt: skip
 def test_a_virtio_header_that_does_not_fit_its_packet_is_malformed(header: Header) -> None:
     assert split(tcp(1), header) == Reason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("packet", "start", "offset"),
+    [
+        (UDP(sport=1, dport=2) / Raw(bytes(40)), 22, 0),
+        (UDP(sport=1, dport=2) / Raw(bytes(40)), 21, 1),
+        (UDP(sport=1, dport=2) / Raw(bytes(40)), 20, 8),
+        (TCP(sport=1, dport=2) / Raw(bytes(40)), 21, 1),
+        (TCP(sport=1, dport=2) / Raw(bytes(40)), 32, 0),
+        (ICMP() / Raw(bytes(40)), 20, 0),
+        (ICMP() / Raw(bytes(40)), 20, 1),
+    ],
+    ids=["UDP port", "UDP port, odd", "UDP payload", "TCP ports", "TCP flags", "ICMP type", "ICMP code"],
+)
+def test_a_checksum_is_never_finished_over_what_was_judged(packet: Packet, start: int, offset: int) -> None:
+    whole = bytes(IP(src="10.0.0.1", dst="10.0.0.2") / packet)
+    assert split(whole, Header(NEEDS_CSUM, csum_start=start, csum_offset=offset)) == Reason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("packet", "start", "offset"),
+    [
+        (UDP(sport=1, dport=4789) / Raw(bytes(60)), 50, 6),
+        (ICMP(chksum=0) / Raw(bytes(40)), 20, 2),
+        (GRE() / Raw(bytes(60)), 44, 16),
+    ],
+    ids=["of a packet in a UDP tunnel", "ICMP", "of a packet in GRE"],
+)
+def test_a_checksum_behind_what_was_judged_is_finished(packet: Packet, start: int, offset: int) -> None:
+    whole = bytes(IP(src="10.0.0.1", dst="10.0.0.2") / packet)
+    (finished,) = split(whole, Header(NEEDS_CSUM, csum_start=start, csum_offset=offset))
+    at = start + offset
+    assert finished[:at] + finished[at + 2 :] == whole[:at] + whole[at + 2 :]
+    assert checksum(finished[start:]) == 0
 
 
 def test_a_super_packet_whose_tcp_header_is_cut_is_malformed() -> None:
