@@ -6,8 +6,8 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,7 @@ def command(
         ours += policy.tunnel.addresses
     if tunnel_if is None and settings["tunnel"]:
         tunnel_if = settings["tunnel"][-1]
-    with ExitStack() as stack:
+    with _closing(out), ExitStack() as stack:
         try:
             file = stack.enter_context(capture.open("rb", buffering=0))
             information = os.fstat(file.fileno())
@@ -101,6 +101,17 @@ def command(
         click.echo(f"policy: {policy.describe()}\n\n{_text(report, out)}")
     if report.totals.problem is not None:
         raise Fault(f"{capture}: damaged after packet {report.totals.packets}: {report.note}", FAILED)
+
+
+@contextmanager
+def _closing(out: Path | None) -> Iterator[None]:
+    """A disk that is full when the last bytes go to --out is a fault with its name, too."""
+    try:
+        yield
+    except OSError as error:
+        if out is None:
+            raise
+        raise Fault(f"{out}: {error.strerror}") from None
 
 
 def _progress(stack: ExitStack, information: os.stat_result) -> Callable[[int], None]:

@@ -7,7 +7,9 @@ asked for. Who mistypes a command is told the nearest one.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -165,6 +167,11 @@ def main() -> None:
     """Console entry point."""
     try:
         molehill(prog_name="molehill")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        Fault(f"{error.filename or 'the output'} cannot be written: {error.strerror}").show()
+        os._exit(FAILED)  # what is left in the buffer cannot be written either
     except ImportError as error:
         if "MOLEHILL_AEAD" not in str(error):
             raise

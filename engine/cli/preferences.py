@@ -231,11 +231,9 @@ def api_set(endpoint: str, as_json: bool) -> None:
 
 
 @click.command("reset-settings")
-@click.confirmation_option(
-    "--yes", "-y", prompt="All settings back to their defaults, lockdown off?", help="Do it without asking."
-)
+@click.option("--yes", "-y", is_flag=True, help="Do it without asking.")
 @json_option
-def reset(as_json: bool) -> None:
+def reset(yes: bool, as_json: bool) -> None:
     """Put all settings back to their defaults.
 
     Imported tunnels stay. This is also the way out when the settings cannot be read and the service therefore blocks.
@@ -246,6 +244,8 @@ def reset(as_json: bool) -> None:
     """
     from engine.management.schema import Settings
 
+    if not yes:
+        click.confirm("All settings back to their defaults, lockdown off?", abort=True, err=True)
     settings = ask("settings.reset", None, Settings)
     if as_json:
         echo_json(settings)

@@ -106,6 +106,8 @@ def command(
         builder.add_dns_server(server)
     for inside in dict.fromkeys((*([gateway] if gateway else []), *parsed.dns)):
         builder.add_gateway(inside)
+    if bridge is None and bridge_password_file is not None:
+        raise click.UsageError("--bridge-password-file belongs to --bridge")
     if bridge is not None:
         builder.set_bridge(_bridge(bridge, bridge_password_file, bridge_cipher))
     builder.set_allow_lan(allow_lan).set_always_require_vpn(always_require_vpn).set_firewall(firewall)

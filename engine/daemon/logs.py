@@ -41,7 +41,7 @@ class Ring(logging.Handler):
         """The newest lines, oldest first; as many as go into one answer."""
         found: list[LogEvent] = []
         room = _ANSWER
-        for line in islice(reversed(self.lines), max(0, count)):
+        for line in islice(reversed(self.lines), min(max(0, count), KEPT)):
             room -= len(msgspec.json.encode(line)) + 1
             if room < 0:
                 break

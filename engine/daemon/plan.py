@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from itertools import chain, zip_longest
 
+from msgspec.structs import replace as replace_struct
+
 from engine.bridge import BridgeSettings, Kind
 from engine.daemon import relays as relay_list
 from engine.daemon.settings import api_of, bridge_of, dns_of
@@ -66,7 +68,8 @@ def plan(known: Known, base: Configuration) -> tuple[Configuration, ...]:
             case RelayChoice() as choice:
                 return _by_relays(known, base, choice)
             case None:
-                why = "no tunnel is chosen: molehill tunnel import FILE"
+                how = "choose NAME" if known.tunnels.names() else "import FILE"
+                why = f"no tunnel is chosen: molehill tunnel {how}"
                 raise _Impossible(replace(NO_PEER, detail=why))
     except _Impossible as impossible:
         return (replace(base, no_peer=impossible.cause),)
@@ -105,7 +108,9 @@ def _by_tunnel(known: Known, base: Configuration, name: str) -> Configuration:
 
 def _by_relays(known: Known, base: Configuration, choice: RelayChoice) -> tuple[Configuration, ...]:
     conf = _conf(known, choice.identity)
-    chosen = relay_list.choose(known.relays, choice, known.seed)
+    ours = conf.device.public_key
+    others = tuple(relay for relay in known.relays.relays if key_from_base64(relay.public_key) != ours)
+    chosen = relay_list.choose(replace_struct(known.relays, relays=others), choice, known.seed)
     if not chosen:
         wanted = [choice.country, choice.city, choice.hostname, "with IPv6" if choice.ip_version == 6 else ""]
         words = " ".join(word for word in wanted if word)

@@ -159,7 +159,7 @@ class Service:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_CHANGE_SECONDS):
                 await self._changing.acquire()  # for good: the leaving below is the last change
-        keep = lifecycle.keeps_block(why, self.session.status.state, self._target, self.settings)
+        keep = lifecycle.keeps_block(why, self.session.machine_state, self._target, self.settings)
         log.info("%s: the block %s", why.value, "stays" if keep else "is removed")
         status = await self.session.leave(keep)
         await self._set_target(lifecycle.target_left(why, self._target))

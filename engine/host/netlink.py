@@ -180,6 +180,11 @@ def _capture(netlink: Socket, capture: Capture) -> int:
     missing, surplus = _plan(netlink, capture, index)
     _make(netlink, missing)
     _make(netlink, surplus)
+    if missing or surplus:  # a change that succeeded is no proof
+        for changes, how in zip(_plan(netlink, capture, index), ("missing", "not ours"), strict=True):
+            for change in changes:
+                if not change.cosmetic:
+                    raise HostError(f"{change.what} is still {how}")
     return index
 
 

@@ -10,11 +10,11 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 log = logging.getLogger(__name__)
 
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1  # linux/netlink.h
+AGAIN_SECONDS = 1.0
 _DRAIN = 1000  # messages at most: a flood must not hold up the loop
 
 
@@ -76,5 +76,11 @@ class Notes:
                 log.debug("netlink notes were lost: %s", error)
 
     async def _answer(self) -> None:
-        with suppress(asyncio.CancelledError):
+        try:
             await self._question()
+        except asyncio.CancelledError:
+            return
+        except Exception as error:  # the note that asked for it does not come again
+            log.warning("what has changed cannot be found out, and is asked again: %s", error)
+            if self._timer is None:
+                self._timer = self._loop.call_later(max(self._settle, AGAIN_SECONDS), self._ask)

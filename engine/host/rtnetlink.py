@@ -23,6 +23,7 @@ PROTOCOL = 109  # routing protocol number of our rules and routes (rt_protos: un
 UNREACHABLE_METRIC = 0xFFFFFFFF
 TIMEOUT = 10.0  # seconds for an answer of the kernel
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
+_RTN_ANY = 0  # RTN_UNSPEC
 # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE: notes of every change
 GROUPS = (1, 5, 7, 8, 9, 11, 19)
 
@@ -91,6 +92,7 @@ class Route:
     unreachable: bool = False
     metric: int = 0
     protocol: int = PROTOCOL
+    tos: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ class Socket:
         for _ in range(10):
             self._send((kind, flags, body))
             found: list[bytes] = []
-            interrupted = False
-            while True:
+            interrupted = ended = False
+            while not ended:  # to its end even if interrupted: while a dump goes on the kernel begins no other
                 for answer, more, sequence, payload in _messages(self._socket.recv(65536)):
                     if sequence != self._sequence:
                         continue  # of a question that timed out
@@ -152,12 +154,9 @@ class Socket:
                             raise OSError(-error, os.strerror(-error))
                     if answer != _DONE:
                         found.append(payload)
-                    if answer in (_ERROR, _DONE) or not flags & _DUMP:
-                        if interrupted:
-                            break  # somebody changed it meanwhile: what was read may be of neither time
-                        return found
-                if interrupted:
-                    break
+                    ended |= answer in (_ERROR, _DONE) or not flags & _DUMP
+            if not interrupted:  # else somebody changed it meanwhile: what was read may be of neither time
+                return found
         raise OSError(errno.EBUSY, "it changes all the time")
 
     def _send(self, *messages: tuple[int, int, bytes]) -> None:
@@ -262,7 +261,7 @@ def remove_rule(rule: Rule) -> Change:
 
 def set_route(route: Route, what: str) -> Change:
     """Add a route, or put it in place of another to the same network."""
-    return Change(what, _NEWROUTE, _CREATE | _REPLACE, _route(route, _SCOPE_UNIVERSE))
+    return Change(what, _NEWROUTE, _CREATE | _REPLACE, _route(route, _SCOPE_UNIVERSE, _kind(route)))
 
 
 def set_guest_route(route: Route) -> Change:
@@ -273,7 +272,9 @@ def set_guest_route(route: Route) -> Change:
 
 def remove_route(route: Route) -> Change:
     """Remove a route; it need not be there."""
-    return Change(f"the route {route.network}", _DELROUTE, 0, _route(route, _SCOPE_ANY), (errno.ESRCH,))
+    # One of another program's may be a "throw" or the like; of ours the unreachable one must not go for another.
+    kind = _kind(route) if route.protocol == PROTOCOL else _RTN_ANY
+    return Change(f"the route {route.network}", _DELROUTE, 0, _route(route, _SCOPE_ANY, kind), (errno.ESRCH,))
 
 
 def add_address(index: int, address: IPInterface) -> Change:
@@ -365,10 +366,13 @@ def _parse_rule(body: bytes, version: int) -> Rule | Foreign | None:
     )
 
 
-def _route(route: Route, scope: int) -> bytes:
-    kind = RTN_UNREACHABLE if route.unreachable else RTN_UNICAST
+def _kind(route: Route) -> int:
+    return RTN_UNREACHABLE if route.unreachable else RTN_UNICAST
+
+
+def _route(route: Route, scope: int, kind: int) -> bytes:
     version, length = route.network.version, route.network.prefixlen
-    body = struct.pack("=BBBBBBBBI", _FAMILY[version], length, 0, 0, 0, route.protocol, scope, kind, 0)
+    body = struct.pack("=BBBBBBBBI", _FAMILY[version], length, 0, route.tos, 0, route.protocol, scope, kind, 0)
     body += _u32(_RTA_TABLE, route.table)
     if length:
         body += _attribute(_RTA_DST, route.network.network_address.packed)
@@ -391,6 +395,7 @@ def _parse_route(body: bytes, version: int) -> Route:
         unreachable=unreachable,
         metric=_number(attributes.get(_RTA_PRIORITY, bytes(4))),
         protocol=body[5],
+        tos=body[3],
     )
 
 

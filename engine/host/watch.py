@@ -6,15 +6,12 @@ question waits behind changes of ours that are being made, so those are never ta
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 
-from engine.host.netlink import Disturbance, Host, HostError
+from engine.host.netlink import Disturbance, Host
 from engine.host.notes import Notes
 from engine.host.rtnetlink import GROUPS
-
-log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.2
 
@@ -31,10 +28,6 @@ class CaptureWatch:
         self._notes.close()
 
     async def _ask(self) -> None:
-        try:
-            found = await self._host.disturbed()
-        except HostError as error:
-            log.warning("whether the capture is as it was cannot be found out: %s", error)
-            return
+        found = await self._host.disturbed()
         if found is not None:
             self._on_disturbance(found)

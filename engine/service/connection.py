@@ -130,7 +130,9 @@ class Connection:
             self._post(state.TunnelDown(self.problem))
         except Exception as error:  # a port that is taken, an interface that is not there
             log.debug("the attempt failed", exc_info=True)
-            self._post(state.Fatal(Cause(CauseKind.START_TUNNEL, str(error))))
+            ours = isinstance(error, LookupError | TypeError | AttributeError | AssertionError)  # their words are none
+            why = f"a fault of molehill's, {type(error).__name__}" if ours else str(error)
+            self._post(state.Fatal(Cause(CauseKind.START_TUNNEL, why)))
         else:
             self.problem = ""
             self._post(state.TunnelUp())

@@ -168,7 +168,8 @@ class Enforcement:
 
     def lost(self) -> None:
         """The interface is gone, or somebody else's: the next apply opens another."""
-        self._lost = True
+        if self._tun is not None:  # else another one is being opened: the news is of the former
+            self._lost = True
 
     async def close_tunnel(self) -> None:
         """Close tunnel and TUN; a persistent interface stays."""

@@ -36,6 +36,8 @@ async def largest_answered(ping: Callable[[int, float], Awaitable[bool]], most: 
         if await ping(most, FULL_SECONDS):
             return most
     sizes = range(least, most, STEP)
+    if not sizes:
+        return None
     asked = {asyncio.ensure_future(ping(size, SWEEP_SECONDS)): size for size in sizes}
     try:
         done, rest = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)

@@ -1,20 +1,34 @@
-"""The one place a network namespace has for a session: only one can own its routes."""
+"""The one place a network namespace has for a session: only one can own its routes.
 
-import socket
+It is a locked file in the run folder, gone with its process, that root alone can open: the name of an abstract socket
+could be taken by any user, who would so keep the daemon, and `molehill unblock`, from starting.
+"""
 
-LOCK = "\0molehill"  # an abstract Unix socket: one a network namespace, gone with its process
+import fcntl
+import os
+from io import FileIO
+from pathlib import Path
 
 
 class Unavailable(Exception):
     """The machine cannot run a session now: one sentence that says why."""
 
 
-def take() -> socket.socket:
-    """Take the place, as long as the socket is open. Raises Unavailable."""
-    place = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+def take() -> FileIO:
+    """Take the place, as long as the file is open. Raises Unavailable."""
+    folder = Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill"))
+    path = folder / f"session-{os.stat('/proc/thread-self/ns/net').st_ino}.lock"
     try:
-        place.bind(LOCK)
-    except OSError:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        place = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+")
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be opened ({error.strerror})") from None
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         place.close()
-        raise Unavailable("another molehill session runs in this network namespace: stop it first") from None
+        raise Unavailable(
+            "another molehill session runs in this network namespace: stop it first "
+            "(the service by systemctl stop molehill, molehill run by Ctrl-C)"
+        ) from None
     return place

@@ -64,5 +64,5 @@ class Resolvers:
 async def _told(work: Coroutine[Any, Any, None]) -> None:
     try:
         await within("the resolvers", work)
-    except (DnsError, TimeoutError) as error:
-        log.error("%s", error)
+    except Exception as error:  # whatever it was: what comes after it must be done
+        log.error("%s", error, exc_info=not isinstance(error, DnsError | TimeoutError))

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from io import FileIO
 from typing import Any
 
 from engine import state
@@ -101,7 +102,7 @@ class Session:
         self._watches: Watches | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._retries = 0
-        self._lock: socket.socket | None = None
+        self._lock: FileIO | None = None
         self._closed = False
         self._status = SessionStatus(self._machine.situation.status, wall())
         self._watchers: set[asyncio.Queue[SessionStatus]] = set()
@@ -112,6 +113,11 @@ class Session:
     def status(self) -> SessionStatus:
         """What was told last."""
         return self._status
+
+    @property
+    def machine_state(self) -> State:
+        """Where it is, or is being brought to at this moment; the status tells once it is there."""
+        return self._machine.state
 
     @property
     def configuration(self) -> Configuration:
@@ -366,9 +372,11 @@ class Session:
                 assert self._enforcement.tunnel is not None  # OpenTun comes before
                 await self._connection.begin(self._enforcement.tunnel, self._configuration, timeout, pause)
             case state.StopTunnel():
-                await self._end_connection()
-                await self._enforcement.silence()
-                self.post(state.TunnelClosed())
+                try:
+                    await self._end_connection()
+                    await self._enforcement.silence()
+                finally:  # Disconnecting waits for it
+                    self.post(state.TunnelClosed())
             case state.SetDns(servers):
                 await self._resolvers.set(servers, self._configuration)
             case state.ResetDns():

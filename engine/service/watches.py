@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from engine import state
-from engine.firewall import FirewallError
 from engine.firewall.nftables.kernel import GROUP_NFTABLES, NETLINK_NETFILTER
 from engine.host import CaptureWatch, Disturbance, Host, Notes, OfflineMonitor, ResolversWatch, ResumeWatch, SystemDns
 from engine.policy import MARK
@@ -24,6 +24,15 @@ from engine.state import Candidate, Cause, CauseKind
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.2  # a transaction of nftables is a burst of notes
+
+
+@contextmanager
+def _optional(what: str) -> Iterator[None]:
+    """For a watch on which nothing depends that blocks: it may be missing where the kernel has no more to give."""
+    try:
+        yield
+    except OSError as error:
+        log.error("%s cannot be watched: %s", what, error.strerror)
 
 
 class Watches:
@@ -51,9 +60,11 @@ class Watches:
         if isinstance(host, Host):
             self._offline = OfflineMonitor(host, MARK, self._online_changed)
             self._capture = CaptureWatch(host, self._disturbed)
-            self._resume = ResumeWatch(resumed)
+            with _optional("whether the machine has slept"):
+                self._resume = ResumeWatch(resumed)
         if isinstance(dns, SystemDns):
-            self._resolvers = ResolversWatch(dns, self._answer)
+            with _optional("/etc/resolv.conf"):
+                self._resolvers = ResolversWatch(dns, self._answer)
         if isinstance(firewall, Nftables):
             self._nftables = firewall
             self._table = Notes(NETLINK_NETFILTER, (GROUP_NFTABLES,), self._ask_for_the_table, SETTLE_SECONDS)
@@ -87,8 +98,5 @@ class Watches:
             self._post(state.Block(Cause(CauseKind.DISTURBED, what)))
 
     async def _ask_for_the_table(self) -> None:
-        try:
-            if what := await self._nftables.disturbed():
-                self._answer(what)
-        except FirewallError as error:
-            log.warning("whether the firewall is as it was cannot be found out: %s", error)
+        if what := await self._nftables.disturbed():
+            self._answer(what)

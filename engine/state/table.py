@@ -57,6 +57,9 @@ CONDITIONS: dict[str, Condition] = {
     "device up": lambda s, e: s.device,
     "same tunnel": lambda s, e: isinstance(e, SettingsChanged) and s.candidate in e.settings.candidates,
     "because offline": lambda s, e: s.cause is not None and s.cause.kind is CauseKind.OFFLINE,
+    "because offline, no peer": lambda s, e: (
+        s.cause is not None and s.cause.kind is CauseKind.OFFLINE and s.candidate.peer is None
+    ),
     "then disconnect": lambda s, e: s.after is After.DISCONNECT,
     "then block": lambda s, e: s.after is After.BLOCK,
     "then reconnect, offline": lambda s, e: s.after is After.RECONNECT and not s.online,
@@ -151,6 +154,10 @@ def _go_online(s: Situation, e: Event) -> Situation:
 
 def _go_online_from_the_last(s: Situation, e: Event) -> Situation:
     return replace(_from_the_last(s, e), online=True)
+
+
+def _go_online_without_a_peer(s: Situation, e: Event) -> Situation:
+    return replace(_blame_no_peer(s, e), online=True)
 
 
 def _not_enforced(s: Situation, e: Event) -> Situation:
@@ -248,6 +255,7 @@ TABLE: tuple[Row, ...] = (
     Row(_E, Connect, "offline", _E, _blame_offline, How.NOTE),
     Row(_E, Connect, "no peer", _E, _blame_no_peer, How.NOTE),
     Row(_E, Connect, "", _C, _from_the_first),
+    Row(_E, Online, "because offline, no peer", _E, _go_online_without_a_peer, How.NOTE),
     Row(_E, Online, "because offline", _C, _go_online_from_the_last),
     Row(_E, Online, "", _E, _go_online, How.NOTE),
     Row(_E, Offline, "", _E, _go_offline, How.NOTE),

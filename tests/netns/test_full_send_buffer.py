@@ -22,14 +22,21 @@ STAGED = 128
 @pytest.fixture
 def stuck() -> Iterator[tuple[Side, Side]]:
     """Two datapaths, and the first one's IPv4 socket has no room: what it has sent waits at a very slow device."""
-    for command in ("ip link set lo up", "tc qdisc add dev lo root tbf rate 8kbit burst 2000 limit 100000000"):
-        subprocess.run(command.split(), check=True)
-    with unconnected() as (a, b), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
-        sink.bind(("127.0.0.1", 0))  # somebody there: no ICMP, whose sockets all namespaces share
-        with suppress(BlockingIOError):
-            while True:
-                a.udp4.sendto(bytes(1400), sink.getsockname())
-        yield a, b
+    run("ip link set lo up")
+    run("tc qdisc add dev lo root tbf rate 8kbit burst 2000 limit 100000000")
+    try:
+        with unconnected() as (a, b), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
+            sink.bind(("127.0.0.1", 0))  # somebody there: no ICMP, whose sockets all namespaces share
+            with suppress(BlockingIOError):
+                while True:
+                    a.udp4.sendto(bytes(1400), sink.getsockname())
+            yield a, b
+    finally:
+        run("tc qdisc del dev lo root")  # what waits there keeps its socket, and that the namespace: for hours
+
+
+def run(command: str) -> None:
+    subprocess.run(command.split(), check=True)
 
 
 def test_what_was_staged_for_a_new_session_waits_once(stuck: tuple[Side, Side]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
@@ -364,4 +365,54 @@ def test_a_protected_socket_takes_the_way_outside(device: Namespace) -> None:
         protected.connect((FAR_V4, 9))
         assert plain.getsockname()[0] == "10.64.0.2"
         assert protected.getsockname()[0] == "172.16.9.1"
+    tun.close()
+
+
+@pytest.mark.parametrize(
+    "route",
+    ["throw 0.0.0.0/1", "prohibit 198.51.100.0/24", "default via 172.16.9.2 dev eth0 tos 0x10", "throw 2000::/3"],
+)
+def test_whatever_somebody_puts_into_our_table_is_removed(device: Namespace, route: str) -> None:
+    async def main() -> None:
+        host = await captured()
+        before = snapshot(device)
+        device.ip(f"{'-6 ' if '::' in route else ''}route add {route} table {MARK}")
+        assert snapshot(device) != before
+        assert await host.disturbed() is not None
+        await host.capture(CAPTURE)
+        assert await host.disturbed() is None
+        assert snapshot(device) == before
+        await host.close()
+
+    tun = LinuxTun("mh0", persist=True)
+    asyncio.run(main())
+    release()
+    tun.close()
+
+
+def test_addresses_that_come_and_go_while_all_are_read_are_no_failure(device: Namespace) -> None:
+    many = "".join(f"addr add 10.{100 + i // 250}.{i % 250}.1/32 dev eth0\n" for i in range(1500))
+    device.sh("ip", "-batch", "-", stdin=many)
+    ending = threading.Event()
+
+    def come_and_go() -> None:
+        while not ending.is_set():
+            device.ip("addr add 172.31.0.1/32 dev eth0")
+            device.ip("addr del 172.31.0.1/32 dev eth0")
+
+    async def main() -> None:
+        host = Host()
+        for _ in range(60):
+            await host.capture(replace(CAPTURE, guests=True))
+        await host.close()
+
+    tun = LinuxTun("mh0", persist=True)
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        asyncio.run(main())
+    finally:
+        ending.set()
+        other.join()
+    release()
     tun.close()

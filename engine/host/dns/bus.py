@@ -41,6 +41,8 @@ class Bus:
         """Call a method and return the body of its answer; DnsError with the service's own words."""
         from dbus_fast import Message, MessageType
 
+        if not self.alive:  # a call would take its former descriptor, whosever that is by now, from the event loop
+            raise DnsError("the system bus is gone")
         message = Message(
             destination=service, path=path, interface=interface, member=method, signature=signature, body=list(body)
         )
@@ -54,6 +56,11 @@ class Bus:
             words = reply.body[0] if reply.body else reply.error_name
             raise DnsError(f"{service} refused {method}: {words}")
         return list(reply.body)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still connected; once it is not, it never is again."""
+        return bool(self._connection.connected)
 
     async def get(self, service: str, path: str, interface: str, name: str) -> object:
         """A property's value."""

@@ -15,6 +15,7 @@ place, by one write.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import errno
 import fcntl
@@ -25,6 +26,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,16 +49,24 @@ class ResolvConf:
         self._path = root / "etc/resolv.conf"
         self._folder = root / "var/lib/molehill"
         self._record: _Record | None = None
+        self._disk = ThreadPoolExecutor(1, "resolv.conf")
+
+    async def _in_order(self, work: Callable[..., None], *arguments: Any) -> None:
+        """In a thread, for a disk takes its time; what was given up after a time limit ends before the next begins."""
+        await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
 
     async def set(self, interface: str, servers: tuple[IPAddress, ...], outside: frozenset[IPAddress]) -> None:
         """Make resolv.conf name these servers."""
         try:
-            self._set(servers)
+            await self._in_order(self._set, servers)
         except OSError as error:
             raise DnsError(f"{self._path} cannot be written ({error.strerror}): {_ADVICE}") from error
 
     async def reset(self, interface: str) -> None:
         """Put the former file back, unless somebody has changed it."""
+        await self._in_order(self._reset)
+
+    def _reset(self) -> None:
         record, self._record = self._record, None
         if record is None:
             return
@@ -98,6 +108,7 @@ class ResolvConf:
 
     def close(self) -> None:
         """Let go of the record, as a crash would: what is set stays, and the next start may restore it."""
+        self._disk.shutdown(wait=False)
         if self._record is not None:
             self._record.unlock()
             self._record = None
@@ -115,6 +126,8 @@ class ResolvConf:
             self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._record = _Record.make(self._folder, _describe(self._path))
         text = _render(self._record.token, servers)
+        if _content(self._path) == text:
+            return
         self._record.written = [*self._record.written[-1:], text]
         self._record.save()
         _put(self._path, text, 0o644, None)
@@ -239,9 +252,12 @@ def _put(path: Path, content: bytes, mode: int, owner: tuple[int, int] | None) -
         with os.fdopen(fd, "wb") as file:
             file.write(content)
             file.flush()
-            if owner is not None:
-                os.fchown(file.fileno(), *owner)
             os.fchmod(file.fileno(), mode)
+            if owner is not None:
+                try:
+                    os.fchown(file.fileno(), *owner)
+                except PermissionError as error:  # without CAP_CHOWN; the content matters more
+                    log.warning("%s cannot be given back to its owner %d:%d: %s", path, *owner, error.strerror)
             os.fsync(file.fileno())
 
     try:

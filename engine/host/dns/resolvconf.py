@@ -57,14 +57,17 @@ class Resolvconf:
         await self._run(["-d", self._record, "-f"], "")
 
     async def _run(self, arguments: list[str], text: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            self._program,
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": _PATH},
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._program,
+                *arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env={"PATH": _PATH},
+            )
+        except OSError as error:
+            raise DnsError(f"{self._program} cannot be run: {error.strerror}") from error
         try:
             _, said = await process.communicate(text.encode())
         except asyncio.CancelledError:

@@ -152,7 +152,7 @@ class SystemDns:
             self.on_forgotten()
 
     async def _connected(self) -> Bus | None:
-        if self._bus is None:
+        if self._bus is None or not self._bus.alive:
             self._bus = await Bus.connect(self._bus_address)
         return self._bus
 

@@ -216,3 +216,12 @@ def test_the_leak_lab_lists_its_tests_and_knows_what_it_does_not_have() -> None:
         refused = run("leaklab", "--only", "no such test")
         assert refused.exit_code in (BAD_INPUT, MISSING)
         assert "molehill:" in refused.output
+
+
+@pytest.mark.parametrize("words", [("version",), ("--help",), ("profile", "show", "linux")])
+def test_an_output_that_cannot_be_written_is_one_sentence(words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", "from engine.cli.main import main; main()", *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "molehill: the output cannot be written: No space left on device\n"

@@ -66,3 +66,9 @@ def test_the_journal_gets_priorities(
     logs.begin(verbose=False)
     logging.getLogger("x").error("it failed\ntwice")
     assert capsys.readouterr().err == first
+
+
+def test_however_many_lines_are_asked_for_no_more_than_all_are_given() -> None:
+    ring = Ring()
+    ring.emit(logging.makeLogRecord({"msg": "one", "levelno": logging.INFO, "levelname": "INFO"}))
+    assert [line.text for line in ring.newest(10**30)] == ["one"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import replace
 from ipaddress import ip_address
@@ -16,6 +17,7 @@ from engine.management.schema import Bridge, BridgeKind, RelayBridge, RelayChoic
 from engine.policy import Hop, Protocol
 from engine.service import Configuration
 from engine.state import CauseKind
+from engine.wg.conf import parse_conf
 from tests.unit.daemon.test_relays import relay
 from tests.unit.daemon.test_tunnels import CONF
 
@@ -56,7 +58,7 @@ def test_the_settings_mtu_comes_before_the_files(known: Known) -> None:
 @pytest.mark.parametrize(
     ("settings", "kind", "words"),
     [
-        ({}, CauseKind.NO_PEER, "no tunnel is chosen"),
+        ({}, CauseKind.NO_PEER, "no tunnel is chosen: molehill tunnel choose NAME"),
         ({"choice": TunnelChoice("gone")}, CauseKind.NO_PEER, "there is no tunnel gone"),
         ({"choice": TunnelChoice("me")}, CauseKind.START_TUNNEL, "no .Peer. has an Endpoint"),
         ({"choice": TunnelChoice("named")}, CauseKind.RESOLVE_ENDPOINT, "vpn.example was never found"),
@@ -149,3 +151,10 @@ def test_relays_become_alternatives_that_differ_in_the_relay_only(known: Known) 
     assert str(by_name["se-2"].peer.endpoint) == "[2001:db8::2]:1234"
     assert by_name["se-1"].gateways == (ip_address("10.8.0.1"),)
     assert by_name["se-2"].gateways == (ip_address("10.64.0.1"),)  # the relay names none: the identity's
+
+
+def test_a_relay_with_our_own_key_is_passed_over(known: Known) -> None:
+    own = base64.b64encode(parse_conf(CONF).device.public_key or b"").decode()
+    listed = RelayList(relays=(relay("se-1", public_key=own), relay("se-2")))
+    made = plan(replace(known, settings=Settings(choice=RelayChoice(identity="me")), relays=listed), BASE)
+    assert [each.session for each in made] == ["se-2"]

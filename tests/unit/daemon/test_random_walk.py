@@ -7,6 +7,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -17,7 +18,7 @@ from engine.daemon.rpc import Refused
 from engine.daemon.service import Service
 from engine.management.schema import RelayChoice, RelayList, SettingsPatch, TunnelChoice
 from engine.policy import State
-from engine.service import Configuration, Session, place
+from engine.service import Configuration, Session
 from tests.unit.daemon.test_relays import relay
 from tests.unit.daemon.test_service import BY_ADDRESS
 from tests.unit.service.fake import FakeDns, FakeFirewall, FakeHost, World
@@ -155,9 +156,5 @@ def test_ks1_exit1_start1_whatever_happens_what_was_asked_for_last_is_enforced(s
                 await walk.judge(f"step {number}: {step}")
         await walk.end(Stop.USER)
 
-    former, place.LOCK = place.LOCK, f"\0molehill-walk-{os.getpid()}-{id(steps)}"
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(main(Path(folder)))
-    finally:
-        place.LOCK = former
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, MOLEHILL_RUN_DIR=f"{folder}/run"):
+        asyncio.run(main(Path(folder)))

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -40,7 +39,7 @@ from engine.management.schema import (
     TunnelsEvent,
 )
 from engine.policy import IPAddress, State
-from engine.service import Configuration, Session, place
+from engine.service import Configuration, Session
 from engine.wg.keys import key_from_base64
 from tests.unit.daemon.test_relays import relay
 from tests.unit.daemon.test_tunnels import CONF, PRIVATE, PSK
@@ -50,8 +49,8 @@ BY_ADDRESS = CONF.replace("vpn.example", "198.51.100.10")
 
 
 @pytest.fixture(autouse=True)
-def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{os.getpid()}-{id(monkeypatch)}")
+def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("MOLEHILL_RUN_DIR", str(tmp_path_factory.mktemp("run")))
 
 
 @dataclass
@@ -557,3 +556,24 @@ def test_no_secret_is_in_any_log_line_answer_or_event(tmp_path: Path, caplog: py
     raw = repr(base64.b64decode(PRIVATE))[2:22]
     for secret in (PRIVATE, PSK, "sesame", raw):
         assert secret not in everything
+
+
+def test_exit1_a_restart_while_the_first_policy_is_put_in_force_keeps_the_block(tmp_path: Path) -> None:
+    world = World()
+
+    async def work(running: Running) -> None:
+        await running.service.import_tunnel("home", BY_ADDRESS, False)
+        world.hangs = "route mtu"
+        connecting = asyncio.create_task(running.service.connect())
+        async with asyncio.timeout(5):
+            while running.service.session.machine_state is State.DISCONNECTED:
+                await asyncio.sleep(0.001)
+        assert running.state is State.DISCONNECTED  # as it was told last
+        stopping = asyncio.create_task(running.service.stop(Stop.RESTART))
+        await asyncio.sleep(0)
+        world.hangs = ""
+        assert (await stopping).machine.policy.blocks
+        connecting.cancel()
+
+    with_service(tmp_path, work, world, end=None)
+    assert world.captured is not None

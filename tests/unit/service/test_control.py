@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -13,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from engine.service import Session, control, place
+from engine.service import Session, control
 from engine.service.control import MAX_CLIENTS, StatusServer, remove_stale
 from tests.unit.service.fake import FakeFirewall, FakeHost, World
 from tests.unit.service.test_session import configuration
 
 
 @pytest.fixture(autouse=True)
-def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{os.getpid()}-{id(monkeypatch)}")
+def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("MOLEHILL_RUN_DIR", str(tmp_path_factory.mktemp("run")))
 
 
 def with_server(folder: Path, work: Callable[[Session, StatusServer], Awaitable[None]]) -> None:

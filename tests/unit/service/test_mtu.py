@@ -87,3 +87,9 @@ def test_an_mtu_that_was_configured_is_left_alone() -> None:
         assert world.captured.mtu == 1400
 
     with_session(work, mtu=1400)
+
+
+def test_where_the_least_is_the_most_nothing_more_is_asked() -> None:
+    gateway = Gateway(0)
+    assert asyncio.run(largest_answered(gateway.ping, 1280, 1280)) is None
+    assert set(gateway.asked) == {1280}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,7 +13,7 @@ import pytest
 
 from engine.host import Endpoint
 from engine.policy import Hop, Protocol, State
-from engine.service import Builder, Configuration, Session, Unavailable, place
+from engine.service import Builder, Configuration, Session, Unavailable
 from engine.tunnel.clock import now
 from engine.tunnel.events import HandshakeCompleted, HandshakeGivenUp, Stopped, Unanswered
 from engine.wg.config import DeviceConfig, HostPort, PeerConfig
@@ -64,9 +63,9 @@ async def soon(ready: Callable[[], object]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Do not collide with other test processes in this namespace."""
-    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{os.getpid()}-{id(monkeypatch)}")
+    monkeypatch.setenv("MOLEHILL_RUN_DIR", str(tmp_path_factory.mktemp("run")))
 
 
 def test_connecting_applies_the_policy_before_anything_is_captured() -> None:

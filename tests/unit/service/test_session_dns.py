@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 import pytest
 
 from engine.policy import State
-from engine.service import PROFILES, Session, place
+from engine.service import PROFILES, Session
 from tests.unit.service.fake import FakeDns, FakeHost, World
 from tests.unit.service.test_session import configuration, soon
 
 
 @pytest.fixture(autouse=True)
-def own_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "LOCK", f"\0molehill-test-{os.getpid()}-{id(monkeypatch)}")
+def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("MOLEHILL_RUN_DIR", str(tmp_path_factory.mktemp("run")))
 
 
 def with_dns(work: Callable[[Session, FakeDns, World], Awaitable[None]], *broken: str, **change: Any) -> World:
@@ -172,3 +171,20 @@ def test_a_session_without_a_hand_on_the_resolvers_leaves_them_alone() -> None:
 
     asyncio.run(main())
     assert dns_log(world) == []
+
+
+def test_resolvers_that_fail_in_an_unexpected_way_do_not_keep_a_disconnect_from_its_end() -> None:
+    async def work(session: Session, dns: FakeDns, world: World) -> None:
+        await connect(session)
+
+        async def gone() -> None:
+            raise FileNotFoundError(2, "No such file or directory", "/sbin/resolvconf")
+
+        dns.reset = gone  # type: ignore[method-assign]
+        session.disconnect()
+        await session.until(State.DISCONNECTED)
+        assert world.captured is None
+        assert world.config is not None
+        assert world.config.private_key is None
+
+    with_dns(work)

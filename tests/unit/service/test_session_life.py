@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.policy import State
+from engine.host import Host, SystemDns
+from engine.policy import Policy, State
 from engine.service import Configuration, Session
+from engine.service.enforcement import Enforcement
+from engine.service.ports import TunPort
+from engine.service.watches import Watches
 from engine.state import Cause, CauseKind
 from engine.wg.config import HostPort, PeerConfig
 from tests.unit.service.fake import FakeFirewall, FakeHost, World
@@ -259,3 +265,58 @@ def test_a_tunnel_of_ipv6_alone_is_an_error_where_ipv6_is_off() -> None:
         await connected(session)
 
     with_session(work, addresses=(ip_interface("fd00::2/128"),), gateways=(ip_address("fd00::1"),))
+
+
+@pytest.mark.parametrize("watch", ["ResolversWatch", "ResumeWatch"])
+def test_a_watch_that_the_kernel_has_no_room_for_does_not_keep_the_block_away(
+    watch: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    class Idle:
+        def __init__(self, *arguments: object) -> None: ...
+
+        def watch(self, *arguments: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    for other in ("OfflineMonitor", "CaptureWatch", "ResumeWatch", "ResolversWatch"):
+        monkeypatch.setattr(f"engine.service.watches.{other}", full if other == watch else Idle)
+    (tmp_path / "etc").mkdir()
+
+    async def main() -> None:
+        watches = Watches(
+            Host(),
+            None,
+            SystemDns(tmp_path, "unix:path=/nowhere", "file"),
+            lambda event: None,
+            lambda: None,
+            lambda: None,
+        )
+        watches.ways_out(())
+        watches.close()
+
+    asyncio.run(main())
+
+
+def test_news_of_a_lost_interface_while_another_one_is_being_opened_is_of_the_former() -> None:
+    async def main() -> None:
+        world = World()
+
+        def open_tun(name: str, mtu: int) -> TunPort:
+            enforcement.lost()  # the watch looks once more while it takes its time
+            return world.open_tun(name, mtu)
+
+        enforcement = Enforcement(
+            host=FakeHost(world), firewall=FakeFirewall(world), open_tun=open_tun, open_tunnel=world.open_tunnel,
+            on_event=lambda event: None, on_tun=lambda fd, name: None,
+        )  # fmt: skip
+        await enforcement.prepare(Policy(State.ERROR), configuration())
+        enforcement.lost()
+        for _ in range(3):
+            await enforcement.prepare(Policy(State.ERROR), configuration())
+        assert len(world.tuns) == 2
+        await enforcement.close_tunnel()
+
+    asyncio.run(main())

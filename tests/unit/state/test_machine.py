@@ -438,3 +438,14 @@ def test_only_an_explicit_disconnect_leads_to_disconnected_in_the_whole_table() 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.source}-{row.event.__name__}-{row.when}")
 def test_a_row_that_moves_enters(row: Row) -> None:
     assert row.source is row.target or row.how is How.ENTER
+
+
+def test_coming_online_without_a_relay_says_that_there_is_none() -> None:
+    book = connected()
+    book.machine.handle(Offline())
+    book.machine.handle(TunnelClosed())
+    book.machine.handle(SettingsChanged(Settings(candidates=(Candidate(None, tunnel=TUNNEL),))))
+    book.machine.handle(Online())
+    assert book.machine.state is State.ERROR
+    assert book.machine.situation.cause is not None
+    assert book.machine.situation.cause.kind is CauseKind.NO_PEER

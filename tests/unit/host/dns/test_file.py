@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import re
+import threading
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -287,3 +288,48 @@ def test_a_damaged_record_is_one_sentence_and_changes_nothing(root: Path, conf: 
     with pytest.raises(DnsError, match="cannot be read"):
         ResolvConf(root).recover()
     assert conf.read_bytes() == ours
+
+
+def test_a_file_whose_owner_cannot_be_given_back_comes_back_nevertheless(
+    root: Path, conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    manager = ResolvConf(root)
+    set_(manager)
+    monkeypatch.setattr(os, "fchown", refused)
+    reset(manager)
+    assert conf.read_bytes() == FORMER
+    assert conf.stat().st_mode & 0o777 == 0o640
+    assert nothing_left(root)
+
+
+def test_the_event_loop_goes_on_while_the_disk_takes_its_time(
+    root: Path, conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going, manager = threading.Event(), ResolvConf(root)
+
+    def slow(fd: int) -> None:
+        assert going.wait(10)
+
+    async def main() -> None:
+        work = asyncio.create_task(manager.set("mh0", SERVERS, frozenset()))
+        await asyncio.sleep(0.01)
+        going.set()  # nobody would, if the loop stood still
+        await work
+
+    monkeypatch.setattr(os, "fsync", slow)
+    asyncio.run(main())
+    assert not manager.disturbed()
+    reset(manager)
+
+
+def test_setting_what_is_set_already_writes_nothing(root: Path, conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = ResolvConf(root)
+    set_(manager)
+    before = conf.stat()
+    set_(manager)
+    assert (conf.stat().st_ino, conf.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    reset(manager)
+    assert conf.read_bytes() == FORMER

@@ -482,3 +482,35 @@ def test_a_manager_that_stays_away_is_an_error_with_its_words_after_a_while(
             await dns.set("lo", (IPV6,))
 
     with_dns(dns, work)
+
+
+def test_a_resolvconf_that_has_been_removed_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolvconf, "program", lambda: str(root / "resolvconf"))
+    dns = SystemDns(root, NOWHERE, "resolvconf")
+
+    async def work() -> None:
+        with pytest.raises(DnsError, match="resolvconf cannot be run: No such file or directory"):
+            await dns.set("lo", (IPV4,))
+
+    with_dns(dns, work)
+
+
+@needs_bus
+def test_after_the_bus_was_restarted_it_is_connected_anew(root: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        with daemons.private_bus(tmp_path) as address:
+            dns = SystemDns(root, address, "file")
+            before = await dns._connected()
+        assert before is not None
+        while before.alive:
+            await asyncio.sleep(0.01)
+        with pytest.raises(DnsError, match="the system bus is gone"):
+            await before.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId")
+        with daemons.private_bus(tmp_path):
+            after = await dns._connected()
+            assert after is not None
+            assert after is not before
+            assert after.alive
+            await dns.close()
+
+    uvloop.run(main())

@@ -1,0 +1,64 @@
+"""Notes of the kernel lead to one question, and a question that failed is asked again: its note does not come again."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import pytest
+
+from engine.host import notes as notes_module
+from engine.host.notes import Notes
+
+ROUTE = 0  # NETLINK_ROUTE
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notes_module, "AGAIN_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), RuntimeError("a bug")])
+def test_a_question_that_fails_is_asked_again_until_it_is_answered(error: Exception) -> None:
+    async def main() -> None:
+        asked, answered = 0, asyncio.Event()
+
+        async def question() -> None:
+            nonlocal asked
+            asked += 1
+            if asked < 4:
+                raise error
+            answered.set()
+
+        notes = Notes(ROUTE, (), question, 0.0)
+        try:
+            notes._ask()  # as a note does
+            async with asyncio.timeout(5):
+                await answered.wait()
+            await asyncio.sleep(0.05)
+            assert asked == 4
+        finally:
+            notes.close()
+
+    asyncio.run(main())
+
+
+def test_nothing_is_asked_after_the_end() -> None:
+    async def main() -> None:
+        asked = 0
+
+        async def question() -> None:
+            nonlocal asked
+            asked += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        notes = Notes(ROUTE, (), question, 0.0)
+        notes._ask()
+        while not asked:
+            await asyncio.sleep(0)
+        notes.close()
+        before = asked
+        await asyncio.sleep(0.05)
+        assert asked == before
+
+    asyncio.run(main())
