@@ -35,17 +35,17 @@ def find(interface: str | None) -> Path:
     if len(mine) == 1:
         return mine[0]
     if not found:
-        raise Fault(f"molehill is not running{_left_behind()}")
+        raise Fault(", but ".join(filter(None, ("molehill is not running", left_behind()))))
     raise Fault(f"choose one with --interface: {', '.join(path.stem for path in found)}")
 
 
-def _left_behind() -> str:
+def left_behind() -> str:
     """What a run that was killed, or that always requires VPN, still does to this machine."""
     from engine.host import HostError, is_captured
 
     with suppress(HostError, OSError):
         if is_captured():
-            return ", but what an earlier run captured stays blocked: sudo molehill unblock opens it"
+            return "what an earlier run captured stays blocked: sudo molehill unblock opens it"
     return ""
 
 

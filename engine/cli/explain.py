@@ -88,7 +88,7 @@ def _of_daemon(packets: tuple[str, ...], as_json: bool) -> None:
     """What the policy in force does with them."""
     from engine.management.schema import Explanation, Packet
 
-    with daemon() as client:
+    with daemon("or name a state: --state STATE") as client:
         for number, text in enumerate(packets):
             explanation = client.call("explain", Packet(text), Explanation)
             if as_json:

@@ -93,6 +93,7 @@ Exit codes:
   1  it failed while running, or nobody answers
   2  bad input: a file, an option, a name
   3  a privilege or a kernel feature is missing
+With --json, too, what is wrong is a sentence on standard error.
 
 \b
 Shell completion, also for zsh and fish:

@@ -21,22 +21,28 @@ json_option = click.option("--json", "as_json", is_flag=True, help="For programs
 
 
 @contextmanager
-def daemon() -> Iterator[Client]:
-    """A connection to the daemon. Fault when nobody answers, and for whatever the daemon refuses."""
+def daemon(instead: str = "") -> Iterator[Client]:
+    """A connection to the daemon. Fault when nobody answers, and for whatever the daemon refuses.
+
+    `instead`: what else the user can do where there is no daemon.
+    """
     from engine.management.client import Client, ManagementError
 
     try:
         with Client() as client:
             yield client
     except ManagementError as error:
-        raise as_fault(error) from None
+        raise as_fault(error, instead) from None
 
 
-def as_fault(error: ManagementError) -> Fault:
-    """The daemon's sentence with our exit code."""
-    from engine.management.client import NotPermitted
+def as_fault(error: ManagementError, instead: str = "") -> Fault:
+    """The daemon's sentence with our exit code; without a daemon with what there is to do."""
+    from engine.cli.client import left_behind
+    from engine.management.client import NotPermitted, NotRunning
     from engine.management.schema import ErrorCode
 
+    if isinstance(error, NotRunning):
+        return Fault("; ".join(filter(None, (str(error), instead, left_behind()))))
     if isinstance(error, NotPermitted):
         return Fault(str(error), MISSING)
     bad = error.code in (ErrorCode.BAD_INPUT, ErrorCode.NOT_FOUND, ErrorCode.INVALID_PARAMS)

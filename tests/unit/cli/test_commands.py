@@ -179,6 +179,18 @@ def test_without_a_daemon_every_command_says_how_to_start_it(
     assert result.stderr == "molehill: the molehill daemon is not running: sudo systemctl start molehill\n"
 
 
+def test_without_a_daemon_it_is_told_that_traffic_stays_blocked_and_what_else_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOLEHILL_RUN_DIR", str(tmp_path))
+    monkeypatch.setattr("engine.host.is_captured", lambda: True)
+    blocked = "; what an earlier run captured stays blocked: sudo molehill unblock opens it\n"
+    start = "molehill: the molehill daemon is not running: sudo systemctl start molehill"
+    assert run("disconnect").stderr == start + blocked
+    packet = "out other udp 192.0.2.1:1 > 192.0.2.2:2"
+    assert run("explain", packet).stderr == f"{start}; or name a state: --state STATE{blocked}"
+
+
 def test_a_socket_that_is_not_for_this_user_is_exit_code_3(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
