@@ -81,7 +81,7 @@ deb: ## the Debian package, dist/molehill_VERSION_ARCH.deb
 	$(call need,$(DEB_DEB))
 	@packaging/deb/build
 
-$(MANAGERS): BOOT_DEBS := $(BOOT_DEBS),systemd-resolved,network-manager
+$(MANAGERS): BOOT_DEBS := $(BOOT_DEBS),systemd-resolved,network-manager,libpam-systemd
 $(BOOT) $(MANAGERS):
 	$(call need,$(DEB_BOOT))
 	@rm -rf $@.new && mkdir -p $(@D)
