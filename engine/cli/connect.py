@@ -6,6 +6,7 @@ there on until the wanted state or Error. No event can be older than the command
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -20,6 +21,8 @@ from engine.cli.management import daemon, echo_json, json_option
 if TYPE_CHECKING:
     from engine.management.client import Client
     from engine.management.schema import Status
+
+_ENDS = ("error", "disconnected")  # of a wait, whatever was waited for
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,6 +87,8 @@ def _change(method: str, goal: str, wait: bool, timeout: float | None, as_json: 
 
     if timeout is not None and not wait:
         raise click.UsageError("--timeout belongs to --wait")
+    if timeout is not None and not math.isfinite(timeout):
+        raise click.UsageError("--timeout is a number of seconds")
     with daemon() as client:
         status = client.call(method, None, Status)
         if wait:
@@ -92,6 +97,8 @@ def _change(method: str, goal: str, wait: bool, timeout: float | None, as_json: 
         echo_json(status)
     if not status.enforced:
         raise Fault(f"NOT ENFORCED, TRAFFIC MAY BE LEAKING: {status.failure}")
+    if timeout is not None and status.state not in (goal, *_ENDS):
+        raise Fault(f"not {goal} after {timeout:g} s: {one_line(status)}")
     if status.state == "error" or (wait and status.state != goal):
         raise Fault(one_line(status))
     if not as_json:
@@ -99,7 +106,7 @@ def _change(method: str, goal: str, wait: bool, timeout: float | None, as_json: 
 
 
 def _wait(client: Client, goal: str, timeout: float | None) -> Status:
-    """The status that ends the wait: the goal, Error, or Disconnected by somebody else. Fault at the timeout."""
+    """The status that ends the wait: the goal, Error, Disconnected by somebody else; or the one at the timeout."""
     from engine.cli.status import one_line
     from engine.management.schema import Status, StatusEvent, Subscribe
 
@@ -107,12 +114,12 @@ def _wait(client: Client, goal: str, timeout: float | None) -> Status:
     status = client.call("subscribe", Subscribe(), Status)
     progress = _Progress()
     try:
-        while status.state not in (goal, "error", "disconnected"):
+        while status.state not in (goal, *_ENDS):
             progress.show(one_line(status))
             left = None if deadline is None else max(0.001, deadline - time.monotonic())
             event = next(client.events(left), None)
             if event is None:
-                raise Fault(f"not {goal} after {timeout:g} s: {one_line(status)}")
+                break
             if isinstance(event, StatusEvent):
                 status = event.status
     finally:

@@ -107,6 +107,20 @@ def test_wait_ends_at_the_timeout_with_what_it_waited_for(daemon: FakeDaemon) ->
     )
 
 
+def test_at_the_timeout_a_program_gets_the_status_too(daemon: FakeDaemon) -> None:
+    daemon.course = [CONNECTING]
+    result = run("connect", "--wait", "--timeout", "0.2", "--json")
+    assert result.exit_code == FAILED
+    assert json.loads(result.stdout)["state"] == "connecting"
+
+
+@pytest.mark.parametrize("timeout", ["nan", "inf"])
+def test_a_timeout_is_a_number(timeout: str) -> None:
+    result = run("connect", "--wait", "--timeout", timeout)
+    assert result.exit_code == BAD_INPUT
+    assert "--timeout is a number of seconds" in result.stderr
+
+
 def test_wait_says_so_when_the_daemon_ends_meanwhile(daemon: FakeDaemon) -> None:
     daemon.course, daemon.hangs_up = [CONNECTING], True
     result = run("connect", "--wait")
