@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from itertools import chain, zip_longest
 
-from msgspec.structs import replace as replace_struct
-
 from engine.bridge import BridgeSettings, Kind
 from engine.daemon import relays as relay_list
 from engine.daemon.settings import api_of, bridge_of, dns_of
@@ -108,9 +106,8 @@ def _by_tunnel(known: Known, base: Configuration, name: str) -> Configuration:
 
 def _by_relays(known: Known, base: Configuration, choice: RelayChoice) -> tuple[Configuration, ...]:
     conf = _conf(known, choice.identity)
-    ours = conf.device.public_key
-    others = tuple(relay for relay in known.relays.relays if key_from_base64(relay.public_key) != ours)
-    chosen = relay_list.choose(replace_struct(known.relays, relays=others), choice, known.seed)
+    drawn = relay_list.choose(known.relays, choice, known.seed)
+    chosen = [relay for relay in drawn if key_from_base64(relay.public_key) != conf.device.public_key]
     if not chosen:
         wanted = [choice.country, choice.city, choice.hostname, "with IPv6" if choice.ip_version == 6 else ""]
         words = " ".join(word for word in wanted if word)

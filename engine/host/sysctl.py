@@ -17,9 +17,9 @@ import errno
 import json
 import logging
 import os
-import socket
-import sys
 from pathlib import Path
+
+from engine.host.runfile import of_this_namespace
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ _NET = Path("/proc/sys/net")
 _SRC_VALID_MARK = "ipv4/conf/all/src_valid_mark"
 _RP_FILTER = "ipv4/conf/all/rp_filter"
 _ARP_IGNORE = "ipv4/conf/all/arp_ignore"
-_SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 _STRICT, _LOOSE = "1", "2"
 
 
@@ -71,14 +70,7 @@ def restore() -> None:
 
 
 def _file() -> Path:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            # Unlike the inode of /proc/self/ns/net a cookie is never given twice.
-            namespace = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
-        except OSError:  # before Linux 5.14
-            namespace = os.stat("/proc/thread-self/ns/net").st_ino
-    folder = Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill"))
-    return folder / f"sysctl-{namespace}.json"
+    return of_this_namespace("sysctl", "json")
 
 
 def _saved() -> dict[str, str | None]:

@@ -7,7 +7,8 @@ could be taken by any user, who would so keep the daemon, and `molehill unblock`
 import fcntl
 import os
 from io import FileIO
-from pathlib import Path
+
+from engine.host.runfile import of_this_namespace
 
 
 class Unavailable(Exception):
@@ -16,10 +17,9 @@ class Unavailable(Exception):
 
 def take() -> FileIO:
     """Take the place, as long as the file is open. Raises Unavailable."""
-    folder = Path(os.environ.get("MOLEHILL_RUN_DIR", "/run/molehill"))
-    path = folder / f"session-{os.stat('/proc/thread-self/ns/net').st_ino}.lock"
+    path = of_this_namespace("session", "lock")
     try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         place = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+")
     except OSError as error:
         raise Unavailable(f"{path} cannot be opened ({error.strerror})") from None

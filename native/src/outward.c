@@ -303,8 +303,7 @@ bool mh_flush_staged(mh_datapath *d, mh_udp *sockets, mh_peer *p, uint64_t now_n
         } else {
             const mh_udp_burst burst = {.data = m.message, .stride = len, .total = len, .tos = m.tos};
             uint32_t sent = 0;
-            int error = sockets ? EAGAIN : ENOTCONN;
-            if (sockets && !full) error = mh_udp_send(sockets, &p->endpoint, &burst, &sent, calls);
+            const int error = !sockets ? ENOTCONN : full ? EAGAIN : mh_udp_send(sockets, &p->endpoint, &burst, &sent, calls);
             full = full || error == EAGAIN || error == ENOBUFS; /* one bounded wait, as in flush() */
             if (error) {
                 mh_drop(&d->drops, MH_REASON_UDP_SEND, 1);

@@ -38,7 +38,7 @@ typedef struct mh_peer {
     atomic_bool removed; /* no longer a peer; freed once no snapshot leads here */
     bool routed;         /* under control: the snapshot still leads here */
     size_t place;        /* under registry: where the datapath's array has it */
-    unsigned unsent_events;    /* under registry: bits 1 << kind, for which the ring had no room */
+    unsigned unsent_events;      /* under registry: bits 1 << kind, for which the ring had no room */
     struct mh_peer *next_unsent; /* under registry: the next one that has such events */
     _Atomic uint64_t rx_bytes, tx_bytes, rx_packets, tx_packets;
 

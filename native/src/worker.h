@@ -135,7 +135,7 @@ struct mh_datapath {
     atomic_int probe_ident; /* -1: none */
     atomic_bool unsent;     /* some peer keeps an event that the ring had no room for, or the worker has stopped */
     atomic_int stopped;     /* errno for which the worker ended by itself, until it was told */
-    mh_peer *unsent_peers;  /* those, under registry */
+    mh_peer *unsent_peers;  /* those peers, under registry */
     unsigned n_workers;
     mh_worker *worker[MH_WORKERS];
     _Atomic uint8_t *lanes; /* of each flow's hash: the queue it was last read of, and 1; NULL: there is but one */

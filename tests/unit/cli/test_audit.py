@@ -143,3 +143,8 @@ def test_a_block_larger_than_the_buffer_is_passed_over(tmp_path: Path) -> None:
     path.write_bytes(SECTION + RAW_INTERFACE + enhanced(raw) + strange + enhanced(raw))
     report = json.loads(run("audit", path, *SETTINGS, "--json").output)
     assert (report["packets"], report["leaks"]["packets"], report["note"]) == (2, 2, None)
+
+
+def test_a_disk_that_is_full_at_the_end_is_one_sentence_with_the_files_name(capture: Path) -> None:
+    result = run("audit", capture, *SETTINGS, "--out", "/dev/full")
+    assert (result.exit_code, result.stderr) == (1, "molehill: /dev/full: No space left on device\n")

@@ -15,12 +15,9 @@ import pytest
 from engine.service import Session, control
 from engine.service.control import MAX_CLIENTS, StatusServer, remove_stale
 from tests.unit.service.fake import FakeFirewall, FakeHost, World
-from tests.unit.service.test_session import configuration
+from tests.unit.service.test_session import configuration, own_place
 
-
-@pytest.fixture(autouse=True)
-def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setenv("MOLEHILL_RUN_DIR", str(tmp_path_factory.mktemp("run")))
+__all__ = ["own_place"]  # a fixture, used by its name
 
 
 def with_server(folder: Path, work: Callable[[Session, StatusServer], Awaitable[None]]) -> None:

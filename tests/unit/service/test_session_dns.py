@@ -12,12 +12,9 @@ import pytest
 from engine.policy import State
 from engine.service import PROFILES, Session
 from tests.unit.service.fake import FakeDns, FakeHost, World
-from tests.unit.service.test_session import configuration, soon
+from tests.unit.service.test_session import configuration, own_place, soon
 
-
-@pytest.fixture(autouse=True)
-def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    monkeypatch.setenv("MOLEHILL_RUN_DIR", str(tmp_path_factory.mktemp("run")))
+__all__ = ["own_place"]  # a fixture, used by its name
 
 
 def with_dns(work: Callable[[Session, FakeDns, World], Awaitable[None]], *broken: str, **change: Any) -> World:
@@ -173,14 +170,16 @@ def test_a_session_without_a_hand_on_the_resolvers_leaves_them_alone() -> None:
     assert dns_log(world) == []
 
 
-def test_resolvers_that_fail_in_an_unexpected_way_do_not_keep_a_disconnect_from_its_end() -> None:
+def test_resolvers_that_fail_in_an_unexpected_way_do_not_keep_a_disconnect_from_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def work(session: Session, dns: FakeDns, world: World) -> None:
         await connect(session)
 
         async def gone() -> None:
             raise FileNotFoundError(2, "No such file or directory", "/sbin/resolvconf")
 
-        dns.reset = gone  # type: ignore[method-assign]
+        monkeypatch.setattr(dns, "reset", gone)
         session.disconnect()
         await session.until(State.DISCONNECTED)
         assert world.captured is None

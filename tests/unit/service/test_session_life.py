@@ -320,3 +320,17 @@ def test_news_of_a_lost_interface_while_another_one_is_being_opened_is_of_the_fo
         await enforcement.close_tunnel()
 
     asyncio.run(main())
+
+
+def test_a_fault_of_ours_is_told_as_one_and_not_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(session: Session, world: World) -> None:
+        async def broken(config: object) -> None:
+            raise KeyError(bytes(32))
+
+        monkeypatch.setattr(world.tunnel, "configure", broken)
+        session.connect()
+        status = await session.until(State.ERROR)
+        assert status.machine.cause is not None
+        assert status.machine.cause.detail == "a fault of molehill's, KeyError"
+
+    with_session(work)
