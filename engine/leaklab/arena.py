@@ -167,7 +167,7 @@ class Arena:
     # States
 
     def reach(self, condition: Condition) -> None:
-        """From Disconnected to this condition, watched from the answer on."""
+        """From Disconnected to this condition, watched from the answer on; returns once no other may hold."""
         driver = self.driver
         changes: dict[str, object] = {}
         if condition.lan:
@@ -214,6 +214,8 @@ class Arena:
                 self.watch(condition)
             case other:
                 raise ValueError(f"there is no way to {other!r}")
+        if self.windows:
+            time.sleep(max(0.0, self.windows[-1].since - time.monotonic()))
 
     def _start_bridge(self) -> None:
         """The far end of the bridge, on the internet; it stays."""

@@ -58,9 +58,11 @@ def test_a_leak_with_an_explanation_is_not_a_failure_and_is_still_told(arena: Ar
 def test_one_packet_to_a_neighbour_is_a_leak(arena: Arena) -> None:
     def one(arena: Arena, condition: Condition, findings: Findings) -> None:
         device = arena.lab["device"]
+        arena.driver.signal(signal.SIGSTOP)  # it would close the hole within a moment
         device.sh("nft", "insert", "rule", "inet", "molehill", "output", "ip", "daddr", world.LAN_HOST4, "icmp", "type",
                   "echo-request", "counter", "accept")  # fmt: skip
         device.sh("sh", "-c", f"ping -c 1 -W 1 -I eth0 {world.LAN_HOST4} || true")
+        arena.driver.signal(signal.SIGCONT)
 
     cell = run(arena, one)
     assert cell.verdict is Verdict.FAILED
