@@ -14,10 +14,11 @@ RELAY = Hop(ip_address("198.51.100.7"), 51820, Protocol.UDP)
 RELAY6 = Hop(ip_address("2001:db8:77::7"), 51820, Protocol.UDP)
 BRIDGE = Hop(ip_address("203.0.113.9"), 443, Protocol.TCP)
 API = Hop(ip_address("192.0.2.80"), 443, Protocol.TCP)
+GATEWAY, GATEWAY6 = "10.64.0.1", "fc00:bbbb::1"
 TUNNEL = Tunnel(
     "wg0",
     (ip_address("10.64.0.2"), ip_address("fc00:bbbb::2")),
-    (ip_address("10.64.0.1"), ip_address("fc00:bbbb::1")),
+    (ip_address(GATEWAY), ip_address(GATEWAY6)),
 )
 HERE, HERE6, LINK6 = "192.168.1.5", "2001:db8:5::5", "fe80::5"
 THERE, THERE6 = "93.184.216.34", "2606:2800::1"

@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.policy import Platform, Policy, Protocol, State, rules_for
 from tests.judging import API, BRIDGE, RELAY, TUNNEL
 from tests.properties.policies import RESOLVER
-from tests.unit.policy import test_rules
+from tests.unit.policy import test_rules, test_states
 
 DOC = Path(__file__).resolve().parents[3] / "docs" / "policy.md"
 CLAIMS = re.findall(r"^\| ([A-Z0-9]+-\d) \|", DOC.read_text(), re.MULTILINE)
@@ -32,7 +32,8 @@ def test_every_rule_carries_a_claim_of_the_document() -> None:
 
 
 def test_every_claim_in_the_document_is_tested_by_name() -> None:
-    names = " ".join(name for name in vars(test_rules) if name.startswith("test_"))
+    tests = [*vars(test_rules), *vars(test_states)]
+    names = " ".join(name for name in tests if name.startswith("test_"))
     for claim in CLAIMS:
         family, number = claim.lower().split("-")
         word = f"{family}_{number}" if family[-1].isdigit() else f"{family}{number}"
