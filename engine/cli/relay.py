@@ -61,7 +61,7 @@ def list_(country: str | None, as_json: bool) -> None:
 
     relays = ask("relay.list", None, RelayList).relays
     if country is not None:
-        _check("country", country, {relay.country for relay in relays})
+        country = _known("country", country, {relay.country for relay in relays})
         relays = tuple(relay for relay in relays if relay.country == country)
     if as_json:
         echo_json(RelayList(relays=relays))
@@ -121,12 +121,12 @@ def location(
                 raise Fault("any is every country: it has no CITY", BAD_INPUT)
             country = ""
         else:
-            _check("country", country, {relay.country for relay in relays})
+            country = _known("country", country, {relay.country for relay in relays})
         if city is not None:
             relays = tuple(relay for relay in relays if relay.country == country)
-            _check("city", city, {relay.city for relay in relays})
+            city = _known("city", city, {relay.city for relay in relays})
         if hostname is not None:
-            _check("relay", hostname, {relay.hostname for relay in relays if relay.city == city})
+            hostname = _known("relay", hostname, {relay.hostname for relay in relays if relay.city == city})
         choice = RelayChoice(_identity(client, identity), country, city or "", hostname or "", int(ip_version))
         _show(client.call("settings.set", SettingsPatch(choice=choice), Settings), as_json)
 
@@ -137,8 +137,7 @@ def _identity(client: Client, asked: str | None) -> str:
 
     names = _tunnels(client)
     if asked is not None:
-        _check("tunnel", asked, names)
-        return asked
+        return _known("tunnel", asked, names)
     match client.call("settings.get", None, Settings).choice:
         case RelayChoice(identity=name) | TunnelChoice(name=name):
             return name
@@ -150,11 +149,15 @@ def _identity(client: Client, asked: str | None) -> str:
     )  # fmt: skip
 
 
-def _check(what: str, word: str, known: Iterable[str]) -> None:
-    """Fault with the nearest word if the list has none so."""
+def _known(what: str, word: str, known: Iterable[str]) -> str:
+    """The word as the list has it, whatever its case. Fault with the nearest one if there is none, or more than one."""
     known = sorted(known)
-    if word not in known:
+    if word in known:
+        return word
+    alike = [each for each in known if each.casefold() == word.casefold()]
+    if len(alike) != 1:
         raise Fault(f"there is no {what} {word!r}{did_you_mean(word, known)}", BAD_INPUT)
+    return alike[0]
 
 
 def _show(settings: Settings, as_json: bool) -> None:

@@ -1,22 +1,19 @@
 """Tell when the machine goes offline and comes back.
 
 After each burst of the kernel's notes it is asked "is there a route for a marked packet to any of the relays?", and a
-change of the answer is told. An answer that cannot be had counts as online: a wrong "offline" would end a working
-tunnel.
+change of the answer is told. An answer that cannot be had changes nothing, for a wrong "offline" would end a working
+tunnel; it is asked for again.
 """
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 
 from engine.host.capture import IPAddress
-from engine.host.netlink import Host, HostError
+from engine.host.netlink import Host
 from engine.host.notes import Notes
 from engine.host.rtnetlink import GROUPS
-
-log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.1
 
@@ -45,12 +42,8 @@ class OfflineMonitor:
 
     async def _ask(self) -> None:
         online = not self._targets
-        try:
-            for target in self._targets:
-                online = online or await self._host.reachable(target, self._mark)
-        except HostError as error:
-            log.warning("whether the machine is online cannot be found out: %s", error)
-            online = True
+        for target in self._targets:
+            online = online or await self._host.reachable(target, self._mark)
         if online != self._online:
             self._online = online
             self._on_change(online)

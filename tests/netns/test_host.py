@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from engine.host import Capture, Endpoint, Host, HostError, OfflineMonitor, is_captured
+from engine.host.capture import IPAddress
 from tests.netns.lab import Namespace, pair
 from tun.linux import LinuxTun
 
@@ -340,6 +341,34 @@ def test_going_offline_and_coming_back_is_noticed_once_each(device: Namespace) -
             await asyncio.sleep(0.02)
 
     asyncio.run(work())
+
+
+def test_a_failed_question_says_neither_offline_nor_online_and_is_asked_again(device: Namespace) -> None:
+    class Unwell(Host):
+        ill = 0
+
+        async def reachable(self, target: IPAddress, mark: int) -> bool:
+            if self.ill:
+                self.ill -= 1
+                raise HostError("the kernel did not answer")
+            return await super().reachable(target, mark)
+
+    told: list[bool] = []
+
+    async def work() -> None:
+        host = Unwell()
+        monitor = OfflineMonitor(host, MARK, told.append)
+        monitor.watch(ip_address(FAR_V4))
+        host.ill = 1
+        await asyncio.to_thread(device.ip, "link set eth0 down")
+        async with asyncio.timeout(10):
+            while not told:
+                await asyncio.sleep(0.02)
+        monitor.close()
+        await host.close()
+
+    asyncio.run(work())
+    assert told == [False]
 
 
 def test_the_worker_thread_works_beside_uvloop(device: Namespace) -> None:

@@ -265,6 +265,12 @@ def test_a_relay_list_is_loaded_shown_and_chosen_from(daemon: FakeDaemon, tmp_pa
     assert run("relay", "get").output == "relay any over IPv4, with the key of home\n"
 
 
+def test_places_are_found_whatever_their_case_and_kept_as_the_list_has_them(daemon: FakeDaemon) -> None:
+    assert run("relay", "set", "location", "SE", "Gothenburg", "SE-GOT-1").exit_code == OK
+    assert daemon.settings.choice == RelayChoice("home", "se", "gothenburg", "se-got-1", 4)
+    assert run("relay", "list", "Se").output == run("relay", "list", "se").output
+
+
 def test_without_a_choice_the_only_tunnel_lends_its_key_and_of_two_none_is_guessed(daemon: FakeDaemon) -> None:
     daemon.settings = schema.Settings()
     assert run("relay", "set", "location", "se").output.endswith("with the key of home\n")
