@@ -42,6 +42,7 @@ def process() -> Iterator[subprocess.Popen[str]]:
     finally:
         running.kill()
         running.communicate()
+        SOCKET.unlink(missing_ok=True)  # the next one's is there only once it listens
 
 
 def test_wg_shows_the_fresh_interface(process: subprocess.Popen[str]) -> None:
