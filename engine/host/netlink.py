@@ -86,7 +86,7 @@ class Host:
     async def disturbed(self) -> Disturbance | None:
         """What somebody else has changed of the last capture; None: nothing. HostError.
 
-        Guests that have come or gone are no disturbance: their routes are set.
+        Guests that have come or gone are no disturbance: their routes are set. That the interface is lost is said once.
         """
 
         def work(netlink: Socket) -> Disturbance | None:
@@ -95,6 +95,8 @@ class Host:
             found = _compare(netlink, *self._captured)
             if found is None:
                 self._follow_guests(netlink, *self._captured)
+            elif found.lost:
+                self._captured = None
             return found
 
         return await self._run(work)

@@ -1,7 +1,7 @@
 """The kernel's notes of changes, as a hint to ask anew: what they say is not read.
 
 A note, or that notes were lost, starts a short wait, for a change of network is a burst of them; then the question is
-asked, once. Meanwhile nothing is received: a flood of notes costs no more than one.
+asked, once. Meanwhile nothing is received, and there are only so many questions a second: all that a flood can cost.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
@@ -21,13 +22,20 @@ _DRAIN = 1000  # messages at most: a flood must not hold up the loop
 class Notes:
     """Asks `question` after each burst of notes of the netlink groups; on the event loop's thread.
 
-    `settle`: seconds from the first note of a burst to the question. OSError: there are no such notes here.
+    `settle`: seconds from the first note of a burst to the question; `most`: questions in a second.
+    OSError: there are no such notes here.
     """
 
     def __init__(
-        self, protocol: int, groups: tuple[int, ...], question: Callable[[], Awaitable[None]], settle: float
+        self,
+        protocol: int,
+        groups: tuple[int, ...],
+        question: Callable[[], Awaitable[None]],
+        settle: float,
+        most: int,
     ) -> None:
         self._question, self._settle = question, settle
+        self._asked: deque[float] = deque(maxlen=most)  # when, by the loop's clock
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -46,7 +54,10 @@ class Notes:
         """Ask once the present burst is over."""
         self._loop.remove_reader(self._socket.fileno())
         if self._timer is None:
-            self._timer = self._loop.call_later(self._settle, self._ask)
+            at = self._loop.time() + self._settle
+            if len(self._asked) == self._asked.maxlen:
+                at = max(at, self._asked[0] + 1.0)
+            self._timer = self._loop.call_at(at, self._ask)
 
     def close(self) -> None:
         """Stop."""
@@ -62,6 +73,7 @@ class Notes:
         if self._asking is not None and not self._asking.done():
             self.ask_soon()  # what has changed since that question was asked
             return
+        self._asked.append(self._loop.time())
         self._drain()
         self._loop.add_reader(self._socket.fileno(), self.ask_soon)
         self._asking = self._loop.create_task(self._answer())

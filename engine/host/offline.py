@@ -15,7 +15,7 @@ from engine.host.netlink import Host
 from engine.host.notes import Notes
 from engine.host.rtnetlink import GROUPS
 
-SETTLE_SECONDS = 0.1
+SETTLE_SECONDS, MOST = 0.1, 10  # a lease that is renewed takes the address away for a moment
 
 
 class OfflineMonitor:
@@ -27,7 +27,7 @@ class OfflineMonitor:
         self._on_change = on_change
         self._targets: tuple[IPAddress, ...] = ()
         self._online = True
-        self._notes = Notes(socket.NETLINK_ROUTE, GROUPS, self._ask, SETTLE_SECONDS)
+        self._notes = Notes(socket.NETLINK_ROUTE, GROUPS, self._ask, SETTLE_SECONDS, MOST)
 
     def watch(self, *targets: IPAddress) -> None:
         """Ask for the ways to these addresses from now on, and soon if they are others; none: ask nothing."""

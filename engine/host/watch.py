@@ -13,7 +13,7 @@ from engine.host.netlink import Disturbance, Host
 from engine.host.notes import Notes
 from engine.host.rtnetlink import GROUPS
 
-SETTLE_SECONDS = 0.2
+SETTLE_SECONDS, MOST = 0.02, 10
 
 
 class CaptureWatch:
@@ -21,7 +21,7 @@ class CaptureWatch:
 
     def __init__(self, host: Host, on_disturbance: Callable[[Disturbance], None]) -> None:
         self._host, self._on_disturbance = host, on_disturbance
-        self._notes = Notes(socket.NETLINK_ROUTE, GROUPS, self._ask, SETTLE_SECONDS)
+        self._notes = Notes(socket.NETLINK_ROUTE, GROUPS, self._ask, SETTLE_SECONDS, MOST)
 
     def close(self) -> None:
         """Stop."""

@@ -23,7 +23,7 @@ from engine.state import Candidate, Cause, CauseKind
 
 log = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 0.2  # a transaction of nftables is a burst of notes
+SETTLE_SECONDS, MOST = 0.02, 10  # a transaction of nftables is a burst of notes
 
 
 @contextmanager
@@ -67,7 +67,7 @@ class Watches:
                 self._resolvers = ResolversWatch(dns, self._answer)
         if isinstance(firewall, Nftables):
             self._nftables = firewall
-            self._table = Notes(NETLINK_NETFILTER, (GROUP_NFTABLES,), self._ask_for_the_table, SETTLE_SECONDS)
+            self._table = Notes(NETLINK_NETFILTER, (GROUP_NFTABLES,), self._ask_for_the_table, SETTLE_SECONDS, MOST)
 
     def ways_out(self, candidates: tuple[Candidate, ...]) -> None:
         """Online is the machine from which any candidate's first hop can be reached."""

@@ -1,9 +1,9 @@
 """Somebody else changes what enforces the policy, in a real kernel: it is noticed and repaired within a second.
 
 What is held to that promise are the product's own times: the last "put right" of its log, against the end of the
-meddler's last command. The kernel's note is settled for a fifth of a second, and a repair takes some milliseconds: the
-rest of the second is for a machine that is busy with other tests. That things are as before is looked at afterwards,
-with patience, for looking is slow.
+meddler's last command. The kernel is asked a fiftieth of a second after its note, and a repair takes some milliseconds:
+the rest of the second is for a machine that is busy with other tests. That things are as before is looked at
+afterwards, with patience, for looking is slow.
 """
 
 from __future__ import annotations
@@ -278,8 +278,11 @@ def test_a_program_that_undoes_every_repair_leads_to_an_error_that_says_so(walk:
                 await seen.session.until(State.ERROR)
         finally:
             enemy.cancel()
-        assert seen.session.status.machine.cause is not None
-        assert seen.session.status.machine.cause.kind is CauseKind.DISTURBED
+        cause = seen.session.status.machine.cause
+        assert cause is not None
+        # The second: what was undone while it was being put right.
+        assert cause.kind in (CauseKind.DISTURBED, CauseKind.TUN_DEVICE)
+        assert "rule" in str(cause)
 
         async def repaired() -> bool:
             return "190:" in await seen.do("ip", "rule")
