@@ -30,6 +30,7 @@ _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _PACKET_STATISTICS, _PACKET_IGNORE_OUTGOING = 6, 23
 _SOL_PACKET = 263
 _WAIT = 0.02  # seconds
+_PATIENCE = 20.0  # seconds
 _ROOM = 512 << 20  # bytes: a frame lost by the witness would be a leak unseen, and at full rate 40,000 a second come
 
 
@@ -98,9 +99,11 @@ class Capture:
             self.frames.append(Frame(at, *judge(data, self._relays, self._bridge), data))
 
     def flush(self) -> None:
-        """Wait until all that has arrived by now is read (at most two seconds)."""
+        """Wait until all that has arrived by now is read. TimeoutError: it is behind, and has not seen everything."""
         now = time.monotonic()
-        while self._read_until < now < time.monotonic() < now + 2:
+        while self._read_until < now:
+            if time.monotonic() > now + _PATIENCE:
+                raise TimeoutError(f"a witness is more than {_PATIENCE:g} s behind")
             time.sleep(0.005)
 
     def lost(self) -> int:

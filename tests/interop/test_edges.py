@@ -43,7 +43,7 @@ def _datagrams(source: Namespace, target: Namespace, address: str, size: int, co
     with sink, spring:
         sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sink.bind((address, 0))
-        sink.settimeout(1.0)
+        sink.settimeout(5.0)
         spring.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
         spring.connect(sink.getsockname()[:2])
         arrived: list[bytes] = []
@@ -130,7 +130,7 @@ def test_under_a_flood_of_initiations_strangers_get_cookies_and_a_peer_still_get
             answers: list[bytes] = []
             begin, shaken_after = time.monotonic(), 0.0
             asked = False
-            while time.monotonic() - begin < 12 and not (shaken_after and answers):
+            while time.monotonic() - begin < 40 and not (shaken_after and answers):  # it asks again every 5 s only
                 for _ in range(200):
                     try:
                         flood.sendto(_initiation_to(public_key), (OUTER["b"][4], PORT))
@@ -146,7 +146,7 @@ def test_under_a_flood_of_initiations_strangers_get_cookies_and_a_peer_still_get
                     link.a.wg("set", link.a.iface, "peer", link.keys["b"].public, "persistent-keepalive", "25")
                 if asked and link.a.last_handshake():
                     shaken_after = time.monotonic() - begin
-        assert shaken_after, "no handshake in 12 s"
+        assert shaken_after, "no handshake in 40 s"
         assert answers, "no cookie reply"
         assert {(answer[:4], len(answer)) for answer in answers} == {(struct.pack("<I", 3), 64)}
         assert link.ping()

@@ -121,7 +121,7 @@ def test_a_bridge_that_is_lost_is_noticed_at_once_and_opened_again_by_the_next_a
         walk.guard()
         assert walk.bridge_end is not None
         walk.bridge_end.stop(signal.SIGKILL)
-        walk.wait_for("connecting", 5)
+        walk.wait_for("connecting", 20)
         assert f"the bridge udp-over-tcp {lab.BRIDGE4}:443 is lost" in problems(walk)[0]
         assert wrong(walk.probe("the bridge lost", "connecting")) == []
         walk.start_bridge()

@@ -102,6 +102,7 @@ def test_killed_under_a_service_manager_the_tun_is_never_without_an_owner(walk: 
     for _ in range(3):
         daemon.kill()
         daemon.wait_for("connected")
+    wait_until(lambda: daemon.process.output().count("READY=1") == 4, 10, "the manager has heard it")
     assert walk.capture is not None
     walk.capture.flush()
     assert walk.leaks() == []
@@ -250,9 +251,12 @@ def test_where_udp_is_blocked_auto_finds_the_relays_own_bridge_and_opens_that_al
 
 def test_a_socket_that_somebody_removes_comes_back(walk: Walk) -> None:
     daemon = started(walk)
+    pid = daemon.pid
+    os.kill(pid, signal.SIGSTOP)  # it looks after its socket every second
     daemon.socket.unlink()
     with pytest.raises(ManagementError, match="not running"):
         daemon.status()
+    os.kill(pid, signal.SIGCONT)
     wait_until(daemon.socket.exists, 5, "the socket is back")
     assert daemon.state() == "disconnected"
 

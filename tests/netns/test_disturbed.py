@@ -47,7 +47,7 @@ def configuration(walk: Walk, firewall: bool) -> Configuration:
 
 
 class Repaired(logging.Handler):
-    """When the session has put something right, by its own log; seconds of time.time()."""
+    """When the session has put something right, by its own log; seconds of time.monotonic()."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -55,13 +55,13 @@ class Repaired(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.getMessage().startswith("put right: "):
-            self.at.append(record.created)
+            self.at.append(time.monotonic())
 
 
 class Seen:
     """A session in the device's namespace, the events that reached its state machine, and its repairs.
 
-    `meddled`: when the last of `meddle`'s commands had ended, seconds of time.time().
+    `meddled`: when the last of `meddle`'s commands had ended, seconds of time.monotonic().
     """
 
     def __init__(self, session: Session, device: Namespace) -> None:
@@ -85,10 +85,11 @@ class Seen:
 
     async def meddle(self, *command: str) -> None:
         await self.do(*command)
-        self.meddled = time.time()
+        self.meddled = time.monotonic()
 
     def took(self) -> float:
         """Seconds from the meddler's last change to the last repair."""
+        assert self.repaired.at, "nothing was put right at the first try"
         return self.repaired.at[-1] - self.meddled
 
     async def quiet(self) -> None:
@@ -245,13 +246,15 @@ def test_a_rule_that_cannot_be_overtaken_is_an_error_until_it_is_gone(walk: Walk
 
     async def work(seen: Seen) -> None:
         await seen.do("ip", "rule", "add", "pref", "0", "lookup", "main")
-        async with asyncio.timeout(PATIENCE):
-            await seen.session.until(State.ERROR)
-        await seen.quiet()
-        status = seen.session.status
-        assert not status.machine.enforced
-        assert "somebody else's rule comes before ours (IPv4, 0: lookup 254)" in str(status.machine.failure)
-        await seen.do("ip", "rule", "del", "pref", "0", "lookup", "main")
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await seen.session.until(State.ERROR)
+            await seen.quiet()
+            status = seen.session.status
+            assert not status.machine.enforced
+            assert "somebody else's rule comes before ours (IPv4, 0: lookup 254)" in str(status.machine.failure)
+        finally:
+            await seen.do("ip", "rule", "del", "pref", "0", "lookup", "main")
 
         async def enforced() -> bool:
             return seen.session.status.machine.enforced
@@ -304,9 +307,11 @@ def test_a_tun_that_was_taken_away_is_replaced_and_the_tunnel_made_anew(walk: Wa
             line = "link set mht down name elsewhere"
         else:
             line = meddling
+        lost = asyncio.create_task(seen.session.until(State.CONNECTING))
+        await asyncio.sleep(0)  # it watches before anything happens: connected again can be sooner than `ip` is back
         await asyncio.to_thread(device.ip, line)
-        await seen.session.until(State.CONNECTING)
         async with asyncio.timeout(20):
+            await lost
             await seen.session.until(State.CONNECTED)
         assert device.has_interface("mht")
         assert not device.has_interface("elsewhere")
@@ -339,9 +344,11 @@ def test_while_disconnected_what_others_do_is_nobodys_business(walk: Walk) -> No
     async def work(seen: Seen) -> None:
         await seen.do("nft", "add", "table", "inet", "molehill")
         await seen.do("ip", "rule", "add", "pref", "190", "lookup", "main")
-        await seen.quiet()
-        assert seen.events == []
-        await seen.do("nft", "delete", "table", "inet", "molehill")
-        await seen.do("ip", "rule", "del", "pref", "190")
+        try:
+            await seen.quiet()
+            assert seen.events == []
+        finally:
+            await seen.do("nft", "delete", "table", "inet", "molehill")
+            await seen.do("ip", "rule", "del", "pref", "190")
 
     with_session(walk, True, work, connect=False)

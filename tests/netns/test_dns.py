@@ -135,7 +135,7 @@ def test_what_a_dhcp_client_writes_meanwhile_is_replaced_again_and_comes_back_af
     device.walk.wait_for("connected", 20)
     for _ in range(2):
         device.sh("sh", "-c", "echo nameserver 192.0.2.53 >/etc/resolv.conf")
-        wait_until(lambda: lab.GATEWAY4 in device.resolv_conf(), 3, "our servers in resolv.conf")
+        wait_until(lambda: lab.GATEWAY4 in device.resolv_conf(), 10, "our servers in resolv.conf")
     assert device.walk.status()["dns"] == f"{lab.GATEWAY4} by file"
     assert device.walk.status()["state"] == "connected"
     assert device.walk.stop() == 0

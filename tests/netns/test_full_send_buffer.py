@@ -23,7 +23,7 @@ STAGED = 128
 def stuck() -> Iterator[tuple[Side, Side]]:
     """Two datapaths, and the first one's IPv4 socket has no room: what it has sent waits at a very slow device."""
     run("ip link set lo up")
-    run("tc qdisc add dev lo root tbf rate 8kbit burst 2000 limit 100000000")
+    run("tc qdisc add dev lo root tbf rate 800bit burst 2000 limit 100000000")
     try:
         with unconnected() as (a, b), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
             sink.bind(("127.0.0.1", 0))  # somebody there: no ICMP, whose sockets all namespaces share

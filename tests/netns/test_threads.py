@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.engines import MOLEHILL, Engine, Keys, config
-from tests.netns.lab import Lab, pair
+from tests.netns.lab import Lab, pair, wait_until
 
 pytestmark = pytest.mark.netns
 
@@ -80,7 +80,7 @@ def test_each_flow_stays_in_order_both_ways_beside_a_stream() -> None:
         stop = threading.Event()
         server = echo(lab, stop)
         sink = lab.start(lab["b"], "iperf3", "-s", "-1", "-B", THERE)
-        time.sleep(0.3)
+        wait_until(lambda: THERE in lab["b"].sh("ss", "-Hltn", "sport = :5201"), 15, "iperf3's server")
         stream = lab.start(lab["a"], "iperf3", "-c", THERE, "-t", "30", "-P", "2", "-b", "200M")
         flows = []
         for _ in range(FLOWS):
@@ -129,7 +129,7 @@ def test_each_flow_stays_in_order_both_ways_beside_a_stream() -> None:
 def test_data_arrives_whole_over_four_streams() -> None:
     with engines() as (lab, _, _):
         sink = lab.start(lab["b"], "iperf3", "-s", "-1", "-B", THERE)
-        time.sleep(0.3)
+        wait_until(lambda: THERE in lab["b"].sh("ss", "-Hltn", "sport = :5201"), 15, "iperf3's server")
         said = lab["a"].sh("iperf3", "-c", THERE, "-t", "1", "-P", "4", "--bidir")
         sink.stop()
         assert "receiver" in said

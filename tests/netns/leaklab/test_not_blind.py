@@ -11,9 +11,7 @@ from engine.leaklab import cells, world
 from engine.leaklab.arena import Arena, Condition
 from engine.leaklab.capture import Capture
 from engine.leaklab.cells import Findings, Test
-from engine.leaklab.matrix import Matrix
 from engine.leaklab.namespaces import wait_until
-from engine.leaklab.probes import Probe, udp
 from engine.leaklab.result import Cell, Verdict
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(300), pytest.mark.xdist_group("leaklab")]
@@ -33,13 +31,14 @@ def run(arena: Arena, do: cells.Do, before: cells.Do | None = None, known: str =
 def open_everything(arena: Arena, condition: Condition, findings: Findings) -> None:
     """Nobody watches any more: the daemon is killed, its table and its rules are removed."""
     arena.driver.kill()
-    device = arena.lab["device"]
+    device, wire = arena.lab["device"], arena.captures["the device's wire"]
     device.sh("nft", "delete", "table", "inet", "molehill")
     for family in ("", "-6 "):
         for priority in (190, 130, 195):
             while f"{priority}:" in device.ip(f"{family}rule show proto 109"):
                 device.ip(f"{family}rule del pref {priority}")
-    wait_until(lambda: len(arena.captures["the device's wire"].frames) > 100, 20, "frames in clear")
+    before = len(wire.frames)
+    wait_until(lambda: len(wire.frames) > before + 200, 20, "frames in clear")
 
 
 def test_a_hole_made_on_purpose_is_a_leak_of_every_kind(arena: Arena) -> None:
@@ -97,40 +96,3 @@ def test_what_is_left_behind_after_a_disconnect_is_told(arena: Arena) -> None:
     cell = run(arena, leave_a_rule)
     assert cell.verdict is Verdict.FAILED
     assert "left behind" in cell.evidence[0]
-
-
-def test_a_foreign_rule_before_ours_would_leak_if_nobody_answered_it() -> None:
-    """The control of the fault: where the TUN alone enforces, and while the daemon is stopped."""
-    internet = Probe("UDP", "internet", udp(world.WEB4))
-    with Arena(firewall=False, progress=lambda line: None) as arena:
-        arena.begin()
-        arena.reach(CONNECTED)
-        arena.driver.signal(signal.SIGSTOP)
-        device = arena.lab["device"]
-        device.ip("rule add pref 99 lookup main")
-        attempts, frames, _ = arena.probe([internet])
-        assert any(frame.carries(token) for frame in frames for token in attempts[0].tokens)
-        arena.driver.signal(signal.SIGCONT)
-        wait_until(lambda: "proto 109" in device.ip("rule show").splitlines()[1], 10, "our rules at the front")
-        attempts, frames, _ = arena.probe([internet])
-        assert not any(frame.carries(token) for frame in frames for token in attempts[0].tokens)
-        assert attempts[0].source == world.TUNNEL4
-
-
-def test_the_tun_alone_is_caught_at_each_of_its_known_gaps() -> None:
-    with Arena(firewall=False, progress=lambda line: None) as arena:
-        rounds = Matrix(arena)
-        arena.begin()
-        rounds.control()
-        arena.begin()
-        arena.reach(CONNECTED)
-        seen = {cell.test: cell.text for cell in rounds.round(CONNECTED) if cell.verdict is not Verdict.ZERO}
-    for test, text in (
-        ("UDP to a LAN host, bound to eth0", "1 LNX-1"),
-        ("UDP marked as the engine's own", "1 LNX-2"),
-        ("multicast ff05::1234, by eth0", "1 LNX-3"),
-        ("UDP from the internet", "1 LNX-4"),
-        ("a frame by a packet socket (root)", "1 NFT-1"),
-    ):
-        assert seen[test] == text
-    assert "TCP to the internet" not in seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -21,16 +22,18 @@ def test_it_carries_says_where_and_ends_well_by_sigterm() -> None:
         server.bind(("127.0.0.1", 0))
         server.settimeout(10)
         target = f"127.0.0.1:{server.getsockname()[1]}"
-        with socket.create_server(("127.0.0.1", 0)) as free:
+        pid = os.getpid()
+        here = f"127.{1 + (pid >> 16) % 250}.{pid >> 8 & 255}.{pid & 255}"  # nobody else takes a port of it meanwhile
+        with socket.create_server((here, 0)) as free:
             port = free.getsockname()[1]
-        words = [*COMMAND, "--listen", f"127.0.0.1:{port}", "--to", target]
+        words = [*COMMAND, "--listen", f"{here}:{port}", "--to", target]
         command = [sys.executable, "-m", "engine.cli.main", *words]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as relay:
             assert relay.stdout is not None
             assert relay.stderr is not None
             line = relay.stdout.readline()
-            assert line == f"UDP over TCP from 127.0.0.1:{port} to {target}\n"
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            assert line == f"UDP over TCP from {here}:{port} to {target}\n"
+            with socket.create_connection((here, port), timeout=10) as connection:
                 connection.sendall(frame(b"hello"))
                 data, source = server.recvfrom(100)
                 assert data == b"hello"

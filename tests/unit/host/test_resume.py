@@ -10,6 +10,8 @@ import pytest
 from engine.host import resume
 from engine.host.resume import ResumeWatch
 
+pytestmark = pytest.mark.xdist_group("leaklab")  # it sets the clock by which the lab tells the time
+
 
 def told(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[str]:
     """What is told after the wall clock was set (to what it was) and the machine seems to have slept so long."""

@@ -77,14 +77,14 @@ def test_a_program_that_is_missing_fails_or_hangs_is_told_in_its_place(
 ) -> None:
     monkeypatch.setenv("MOLEHILL_RUN_DIR", str(tmp_path))
     monkeypatch.setattr(collect, "_PATH", str(tmp_path))
-    monkeypatch.setattr(collect, "_COMMAND_SECONDS", 0.2)
-    for name, text in (("nft", "echo no >&2; exit 1"), ("ip", "/bin/sleep 5")):
+    monkeypatch.setattr(collect, "_COMMAND_SECONDS", 2.0)
+    for name, text in (("nft", "echo no >&2; exit 1"), ("ip", "exec /bin/sleep 30")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     report = collect.collect()
     assert "(there is no systemctl here)" in part(report, "service")
     assert "no\n" in part(report, "our nftables table")
-    assert "(no answer in 0 s)" in part(report, "routes")
+    assert "(no answer in 2 s)" in part(report, "routes")
 
 
 def test_the_table_it_shows_is_ours(daemon: FakeDaemon) -> None:

@@ -18,7 +18,7 @@ __all__ = ["own_place"]  # a fixture, used by its name
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.service.enforcement.STEP_SECONDS", 0.05)
+    monkeypatch.setattr("engine.service.enforcement.STEP_SECONDS", 0.3)
     monkeypatch.setattr("engine.service.session.RETRY_SECONDS", (0.02,))
     monkeypatch.setattr("engine.state.machine.establish_timeout", lambda attempt: 0.1)
 
@@ -136,7 +136,7 @@ def test_resolvers_that_cannot_be_set_in_time_are_an_error_that_blocks(world: Wo
         session.connect()
         status = await session.until(State.ERROR)
         assert (
-            str(status.machine.cause) == "the DNS servers could not be set: the resolvers did not answer within 0.05 s"
+            str(status.machine.cause) == "the DNS servers could not be set: the resolvers did not answer within 0.3 s"
         )
         assert status.machine.enforced
 
