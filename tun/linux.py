@@ -133,6 +133,8 @@ class LinuxTun:
         try:
             self._tun.mtu = mtu
         except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise TunError(f"the MTU of {self._tun.name} cannot be set: {os.strerror(error.errno)}") from error
             raise TunError(f"{mtu} is no MTU for a TUN device: use 1280 to 65535") from error
 
     def up(self) -> None:

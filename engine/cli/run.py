@@ -198,13 +198,13 @@ async def _run(path: Path, conf: Conf, builder: Builder, system_dns: SystemDns, 
     except ValueError as error:
         raise Fault(f"{path}: {error}", BAD_INPUT) from None
     session = Session(configuration, dns=system_dns)
+    asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # before anything is enforced: to die of one would leave it blocked
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
     try:
         await session.start()
     except Unavailable as error:
         raise Fault(str(error)) from None
-    asked = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, asked.set)
     server = StatusServer(session)
     try:
         await server.start()

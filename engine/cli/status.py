@@ -109,6 +109,8 @@ def render(data: dict[str, Any], *, verbose: bool = False) -> str:
         rows.append(("enforced by", _ENFORCERS.get(data["mode"], data["mode"])))
     if data["cause"]:
         rows.append(("cause", data["cause"]))
+    if state == "error" and "connecting_to" in data:  # the daemon's; molehill run has one way out, Ctrl-C
+        rows.append(("what now", _what_now(data)))
     if state == "connecting":
         rows.append(("attempt", f"{data['attempt'] + 1}" + (f", {data['problem']}" if data["problem"] else "")))
     if data.get("connecting_to"):
@@ -130,6 +132,13 @@ def render(data: dict[str, Any], *, verbose: bool = False) -> str:
         rows += _counters(data)
     lines += [f"  {name:13} {text}" for name, text in rows]
     return "\n".join(lines)
+
+
+def _what_now(data: dict[str, Any]) -> str:
+    if data["cause_kind"] == "offline":
+        return "it connects by itself once the machine is online; molehill disconnect gives up"
+    opens = ", and blocks on: lockdown is on" if data["always_require_vpn"] else " and opens"
+    return f"molehill connect tries again, molehill disconnect gives up{opens}"
 
 
 def _gaps(data: dict[str, Any], verbose: bool) -> list[tuple[str, str]]:

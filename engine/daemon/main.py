@@ -121,8 +121,11 @@ class _Daemon:
     async def _tell_changes(self) -> None:
         """Tell each change of state to the subscribers and to systemd."""
         async for status in self._service.session.watch():
-            self._publish(StatusEvent(status_of(self._service)))
-            self._notify.say(f"STATUS={status.line()}")
+            try:
+                self._publish(StatusEvent(status_of(self._service)))
+                self._notify.say(f"STATUS={status.line()}")
+            except Exception:  # the next change is told all the same
+                log.exception("a change of state could not be told")
 
     async def _look_after(self) -> None:
         watchdog = systemd.Watchdog(self._notify, self._service.session.turns, now)

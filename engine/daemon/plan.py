@@ -6,6 +6,7 @@ becomes a configuration without a peer that says why: to connect by it ends in E
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
@@ -24,6 +25,8 @@ from engine.state import NO_PEER, Cause, CauseKind
 from engine.wg.conf import Conf
 from engine.wg.config import DeviceConfig, HostPort, PeerConfig
 from engine.wg.keys import key_from_base64
+
+log = logging.getLogger(__name__)
 
 _DIRECTLY = 2  # attempts, before the relays' own bridges are tried, too
 
@@ -71,6 +74,10 @@ def plan(known: Known, base: Configuration) -> tuple[Configuration, ...]:
                 raise _Impossible(replace(NO_PEER, detail=why))
     except _Impossible as impossible:
         return (replace(base, no_peer=impossible.cause),)
+    except Exception as error:  # a fault of ours has to block, not to end the daemon
+        log.exception("the plan failed")
+        why = f"a fault of molehill's, {type(error).__name__}"
+        return (replace(base, no_peer=Cause(CauseKind.INTERNAL, why)),)
 
 
 def host_names(known: Known) -> frozenset[str]:

@@ -23,6 +23,7 @@ MAX_BYTES = MAX_LINE - 1024
 """So that the list fits in an answer."""
 
 MAX_GATEWAYS = 8
+MAX_WEIGHT = 1_000_000
 CANDIDATES = 16
 """So many relays are tried in turn before the first one is tried again; a reconnect draws new ones."""
 
@@ -74,8 +75,8 @@ def _check(relay: Relay, names: Counter[str]) -> None:
         if text is not None:
             Hop(_parsed(field, kind, text), relay.port, Protocol.UDP)
     gateways_of(relay)
-    if relay.weight < 0:
-        raise ValueError(f"weight must not be negative, it is {relay.weight}")
+    if not 0 <= relay.weight <= MAX_WEIGHT:
+        raise ValueError(f"weight must be 0 to {MAX_WEIGHT:,}")
     for bridge in relay.bridges:
         if bridge.kind is BridgeKind.AUTO:
             raise ValueError("bridges: a relay offers udp-over-tcp or shadowsocks, not auto")

@@ -55,6 +55,7 @@ class Client:
         self.heard = 0  # the server's count of requests when this client's last one came
         self.held = 0  # bytes of an unfinished line
         self.subscribed: Subscribe | None = None
+        self.leaving = False  # cut off, and its task has not ended yet
 
     def __str__(self) -> str:
         return f"user {self.uid} (process {self.pid})"
@@ -74,6 +75,7 @@ class Client:
 
     def cut(self) -> None:
         """Hang up, whatever it has not read yet."""
+        self.leaving = True
         self._writer.transport.abort()
 
     def close(self) -> None:
@@ -105,7 +107,10 @@ class Server:
             raise OSError(f"another molehill daemon listens on {self.path}")
         listener = self._listener()
         self._inode = self.path.stat().st_ino
-        former, self._server = self._server, await asyncio.start_unix_server(self._serve, sock=listener, limit=_CHUNK)
+        former, self._server = (
+            self._server,
+            await asyncio.start_unix_server(self._serve, sock=listener, limit=_CHUNK, backlog=_BACKLOG),
+        )
         if former is not None:
             former.close()
 
@@ -184,10 +189,11 @@ class Server:
             writer.close()
 
     def _make_room(self) -> None:
-        if len(self._clients) <= MAX_CLIENTS:
+        staying = [client for client in self._clients.values() if not client.leaving]
+        if len(staying) <= MAX_CLIENTS:
             return
-        (greediest, count), *_ = Counter(client.uid for client in self._clients.values()).most_common(1)
-        theirs = [client for client in self._clients.values() if client.uid == greediest]
+        (greediest, count), *_ = Counter(client.uid for client in staying).most_common(1)
+        theirs = [client for client in staying if client.uid == greediest]
         victim = min(theirs, key=lambda client: client.heard)
         log.debug("user %d has %d connections; the most silent one is cut off", greediest, count)
         victim.cut()

@@ -189,11 +189,13 @@ class Service:
                 self.session.connect()
             await self.session.settled()
         finally:
-            self._beginning = None
+            if self._beginning is asyncio.current_task():
+                self._beginning = None
 
     def _end_beginning(self) -> None:
-        if self._beginning is not None:
-            self._beginning.cancel()
+        beginning, self._beginning = self._beginning, None  # who connects from now on begins anew
+        if beginning is not None:
+            beginning.cancel()
 
     async def disconnect(self) -> None:
         """The explicit disconnect (KS-1)."""

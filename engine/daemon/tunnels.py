@@ -17,6 +17,7 @@ from engine.daemon.store import Unreadable
 from engine.management.schema import Imported, TunnelInfo
 from engine.service.quick import check_peers, interface_of, not_followed
 from engine.wg.conf import Conf, ConfError, parse_conf, render_conf
+from engine.wg.config import HostPort
 from engine.wg.keys import key_to_base64
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ MAX_TUNNELS = 500
 MAX_ADDRESSES = 16
 MAX_PEERS = 64
 MAX_ALLOWED = 4096
+_SOME_HOST = "192.0.2.1"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
@@ -106,9 +108,23 @@ def _checked(conf: Conf) -> list[str]:
     notices = not_followed(conf, one_peer="firewall")
     if any(peer.endpoint is not None for peer in conf.device.peers):
         check_peers(conf)
+        _check_whole(conf)
     else:
         notices.append("no [Peer] has an Endpoint: it can only lend its key and addresses to a relay")
     return notices
+
+
+def _check_whole(conf: Conf) -> None:
+    """ValueError for what no session can be made of; a host name may become any address."""
+    named: dict[bytes, HostPort | None] = {
+        peer.public_key: HostPort(_SOME_HOST, peer.endpoint.port)
+        for peer in conf.device.peers
+        if peer.endpoint is not None and peer.endpoint.address is None
+    }
+    builder = interface_of(conf).set_wireguard(conf.device.with_endpoints(named))
+    for server in conf.dns:
+        builder.add_gateway(server)
+    builder.configuration()
 
 
 def _info(name: str, conf: Conf) -> TunnelInfo:

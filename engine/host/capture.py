@@ -228,4 +228,4 @@ def _rules(capture: Capture, version: int) -> tuple[Rule, ...]:
 
 
 def _host(address: IPAddress) -> IPNetwork:
-    return IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)
+    return IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(int(address))  # without a scope

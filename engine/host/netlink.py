@@ -101,6 +101,15 @@ class Host:
 
         return await self._run(work)
 
+    async def block(self, capture: Capture) -> None:
+        """Without an interface to route into: what `capture` would catch is unreachable. HostError."""
+
+        def work(netlink: Socket) -> None:
+            sysctl.prepare()
+            _make(netlink, _blocking(netlink, capture)[0])
+
+        await self._run(work)
+
     async def reachable(self, address: IPAddress, mark: int) -> bool:
         """Whether a packet with the mark has a way to `address`; when the kernel cannot say, yes."""
         return await self._run(lambda netlink: _reachable(netlink, address, mark))
@@ -182,6 +191,8 @@ def _capture(netlink: Socket, capture: Capture) -> int:
     missing, surplus = _plan(netlink, capture, index)
     _make(netlink, missing)
     _make(netlink, surplus)
+    if surplus:  # the last IPv4 address takes all IPv4 routes of its interface with it
+        _make(netlink, _plan(netlink, capture, index)[0])
     if missing or surplus:  # a change that succeeded is no proof
         for changes, how in zip(_plan(netlink, capture, index), ("missing", "not ours"), strict=True):
             for change in changes:

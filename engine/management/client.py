@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 15.0
 """For an answer: longer than any single change may take in the daemon."""
+
+_AGAIN_SECONDS = 0.05
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -109,6 +112,25 @@ def _no_daemon(path: Path, error: OSError) -> ManagementError:
     return ManagementError(f"{path}: {error.strerror or error}")
 
 
+def _connected(path: Path) -> socket.socket:
+    """A connection; while others fill the queue it waits, as long as for an answer. ManagementError."""
+    until = time.monotonic() + ANSWER_SECONDS
+    while True:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(ANSWER_SECONDS)
+        try:
+            sock.connect(str(path))
+            return sock
+        except BlockingIOError as error:
+            sock.close()
+            if time.monotonic() > until:
+                raise _no_daemon(path, error) from None
+            time.sleep(_AGAIN_SECONDS)
+        except OSError as error:
+            sock.close()
+            raise _no_daemon(path, error) from None
+
+
 _GONE = "the daemon has closed the connection"
 
 
@@ -116,15 +138,8 @@ class Client:
     """A blocking client; a context manager. ManagementError when nobody answers."""
 
     def __init__(self, path: Path | None = None) -> None:
-        path = path or default_path()
         self._protocol = _Protocol()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(ANSWER_SECONDS)
-        try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            raise _no_daemon(path, error) from None
+        self._socket = _connected(path or default_path())
         self._lines = self._socket.makefile("rb")
 
     def call(self, method: str, params: msgspec.Struct | None, result: type[R]) -> R:
@@ -189,11 +204,8 @@ class AsyncClient:
         """Connect. ManagementError when nobody answers."""
         import asyncio
 
-        path = path or default_path()
-        try:
-            return cls(*await asyncio.open_unix_connection(str(path), limit=MAX_LINE))
-        except OSError as error:
-            raise _no_daemon(path, error) from None
+        sock = await asyncio.to_thread(_connected, path or default_path())
+        return cls(*await asyncio.open_unix_connection(sock=sock, limit=MAX_LINE))
 
     async def call(self, method: str, params: msgspec.Struct | None, result: type[R]) -> R:
         """Ask, and wait for the answer."""

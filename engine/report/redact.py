@@ -23,13 +23,16 @@ _HOME = re.compile(
     | (?<![\w.-])/root\b """
 )
 _HEX = "[0-9A-Fa-f]"
+_BASE64 = "[A-Za-z0-9+/_-]"
 _FORMS = (
     ("[UUID]", re.compile(rf"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}")),
     ("[hex]", re.compile(rf"{_HEX}{{32,}}")),  # keys as the UAPI writes them, machine ids, /proc/net/if_inet6
-    # WireGuard's keys; then other base64 with padding, such as the keys of Shadowsocks 2022
-    ("[key]", re.compile(r"[A-Za-z0-9+/_-]{43}=|[A-Za-z0-9+/_-]{22}==")),
+    # Base64 with padding: what is long; WireGuard's keys; short ones, such as the keys of Shadowsocks 2022
+    ("[key]", re.compile(rf"(?<!{_BASE64}){_BASE64}{{50,}}={{1,2}}")),
+    ("[key]", re.compile(rf"{_BASE64}{{43}}=|{_BASE64}{{22}}==")),
     ("[number]", re.compile(r"(?<!\d)\d{4}([ -]?)\d{4}\1\d{4}\1\d{4}(?!\d)")),  # of an account, a card
-    ("[MAC]", re.compile(rf"{_HEX}{{2}}(?:[:-]{_HEX}{{2}}){{5,}}")),
+    ("[MAC]", re.compile(rf"{_HEX}{{2}}(?:[:-]{_HEX}{{2}}){{5,}}|{_HEX}{{4}}(?:\.{_HEX}{{4}}){{2}}")),
+    ("[MAC]", re.compile(rf"(?<=\b(?:enx|wlx|wwx)){_HEX}{{12}}\b")),  # in the names of interfaces
 )
 _COLONS = re.compile(r"[0-9A-Fa-f:.]{2,}")  # whatever could be, or hold, an IPv6 address
 _IPV4 = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")

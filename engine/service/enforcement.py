@@ -123,8 +123,15 @@ class Enforcement:
         self._captured = None
         try:
             await self._open(configuration)
+        except (OSError, TunError) as error:
+            try:  # no TUN is no reason to leave everything open
+                await within("the kernel's routing", self._host.block(capture))
+            except (OSError, HostError) as worse:
+                log.error("without a TUN, nothing could be made unreachable either: %s", worse)
+            raise not_applied(CauseKind.TUN_DEVICE, error) from error
+        try:
             await within("the kernel's routing", self._host.capture(capture))
-        except (OSError, TunError, HostError) as error:
+        except (OSError, HostError) as error:
             raise not_applied(CauseKind.TUN_DEVICE, error) from error
         self._captured = capture
 

@@ -111,7 +111,7 @@ class Nftables:
 
     def _prepare(self, policy: Policy) -> None:
         """Error, Connected, and both with the local network the other way, one by one: a load waits for one at most."""
-        for state in (State.ERROR, State.CONNECTED):
+        for state in (State.ERROR, State.CONNECTED) if policy.tunnel is not None else (State.ERROR,):
             for lan in (policy.allow_lan, not policy.allow_lan):
                 self._worker.submit(apply.prepare, replace(policy, state=state, kept=None, allow_lan=lan))
 

@@ -90,6 +90,9 @@ class HostPort(Protocol):
     async def capture(self, capture: Capture) -> None:
         """Route everything into the TUN."""
 
+    async def block(self, capture: Capture) -> None:
+        """Where there is no TUN: let everything be unreachable."""
+
     async def release(self, interface: str, mark: int) -> None:
         """Undo that."""
 

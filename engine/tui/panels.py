@@ -76,11 +76,20 @@ class Hero(Vertical):
             self.set_class(name == look, name)
         if (word, sentence) != self._said:
             self._said = (word, sentence)
-            self.query_one("#word", Label).update(big(word))
+            self._show_word()
             self.query_one("#sentence", Label).update(sentence)
         self.query_one("#facts", Rows).show((f"{name:7}" if name else "", text) for name, text in facts)
         self.query_one("#notices", Rows).show(("! ", notice) for notice in notices)
         self.query_one("#notices").display = bool(notices)
+
+    def on_resize(self) -> None:
+        """The big word may have room now, or none any more."""
+        self._show_word()
+
+    def _show_word(self) -> None:
+        word, large = self._said[0], big(self._said[0])
+        fits = len(large.partition("\n")[0]) <= self.content_size.width
+        self.query_one("#word", Label).update(large if fits else word)
 
 
 class Rows(Widget):

@@ -105,6 +105,11 @@ def _open_both(port: int, fwmark: int, threads: int) -> Sockets:
     return Sockets(v4, v6, port, fwmark)
 
 
+def set_mark(sock: socket.socket, fwmark: int) -> None:
+    """Mark what the socket sends (32 bits; setsockopt's own int has a sign)."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_MARK, struct.pack("=I", fwmark))
+
+
 def _steer(sock: socket.socket, among: int) -> None:
     """Let the kernel choose one of the port's sockets by byte 4 of a message, modulo their number."""
     code = b"".join(
@@ -125,7 +130,7 @@ def _open(family: socket.AddressFamily, port: int, fwmark: int, *, shared: bool)
         raise
     try:
         if fwmark:
-            sock.setsockopt(socket.SOL_SOCKET, SO_MARK, fwmark)
+            set_mark(sock, fwmark)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for force, plain in ((SO_SNDBUFFORCE, socket.SO_SNDBUF), (SO_RCVBUFFORCE, socket.SO_RCVBUF)):

@@ -21,6 +21,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
 
 from engine.tunnel.clock import now, wall
 from engine.tunnel.echo import IPAddress, echo_reply_sequence, echo_request
@@ -36,7 +37,7 @@ from engine.tunnel.events import (
 )
 from engine.tunnel.link import LinkState, LinkWatch, gso_max_size, set_gso_max_size
 from engine.tunnel.resolve import resolve
-from engine.tunnel.sockets import SO_MARK, Sockets, open_sockets
+from engine.tunnel.sockets import Sockets, open_sockets, set_mark
 from engine.wg import events as wg
 from engine.wg.config import DeviceConfig, HostPort
 from engine.wg.device import Device as WgDevice
@@ -125,6 +126,8 @@ class Tunnel:
         self._datapath.close()
         if self._sockets is not None:
             self._sockets.close()
+        for peer in list(self._device.peers.values()):
+            self._device.remove_peer(peer)  # the protocol's references to the sessions
         for ping in self._pings.values():
             ping.cancel()
 
@@ -169,13 +172,17 @@ class Tunnel:
         return replace(self._config, listen_port=port).with_endpoints(roamed)
 
     async def configure(self, config: DeviceConfig) -> None:
-        """Replace the whole configuration. Hostnames are looked up here: ResolveError, and nothing has changed."""
+        """Replace the whole configuration; listen port 0 keeps the one there is.
+
+        Hostnames are looked up here: ResolveError, and nothing has changed.
+        """
         names = [peer for peer in config.peers if peer.endpoint is not None and peer.endpoint.address is None]
         found: dict[bytes, HostPort | None] = {}
         for peer in names:
             assert peer.endpoint is not None
             found[peer.public_key] = _host_port(await resolve(peer.endpoint.host, peer.endpoint.port))
-        self._replace(config.with_endpoints(found))
+        port = config.listen_port or self.config.listen_port
+        self._replace(replace(config, listen_port=port).with_endpoints(found))
 
     def uapi(self, request: Get | Update | UapiError) -> str:
         """Answer one request of the configuration socket."""
@@ -211,7 +218,8 @@ class Tunnel:
         own = config.public_key
         if any(peer.public_key == own for peer in config.peers):  # it is ignored, as the kernel does
             config = replace(config, peers=tuple(peer for peer in config.peers if peer.public_key != own))
-        self._open_sockets(config)  # the only step that can fail
+        places = {peer.public_key: _endpoint(peer.endpoint) for peer in config.peers if peer.endpoint is not None}
+        self._open_sockets(config)  # the last step that can fail
         if config.private_key != present.private_key:
             self._device.set_private_key(config.private_key)
             self._datapath.set_public_key(self._device.public_key)
@@ -231,7 +239,7 @@ class Tunnel:
             if before.get(peer.public_key) == peer:
                 continue
             if peer.endpoint is not None and link.where != peer.endpoint:
-                endpoint = _endpoint(peer.endpoint)
+                endpoint = places[peer.public_key]
                 link.native.endpoint = endpoint
                 link.packed, link.where = endpoint.pack(), peer.endpoint
                 self._device.set_endpoint(link.peer, endpoint)
@@ -250,12 +258,12 @@ class Tunnel:
         del self._by_id[link.native.id]
 
     def _open_sockets(self, config: DeviceConfig) -> None:
-        """Bring port and mark to what `config` says; OSError, and nothing has changed."""
+        """Bring port and mark to what `config` says (port 0: another one); OSError, and nothing has changed."""
         present = self._sockets
-        if present is not None and config.listen_port in (0, present.port):
+        if present is not None and config.listen_port == present.port:
             if config.fwmark != present.fwmark:
                 for sock in present.all():
-                    sock.setsockopt(socket.SOL_SOCKET, SO_MARK, config.fwmark)
+                    set_mark(sock, config.fwmark)
                 self._sockets = replace(present, fwmark=config.fwmark)
             return
         fresh = open_sockets(config.listen_port, config.fwmark, len(self._tun.queues()))
@@ -286,7 +294,10 @@ class Tunnel:
         """The datapath has something to say."""
         time = now()
         for event in self._datapath.events(EVENTS_PER_WAKEUP):
-            self._event(event, time)
+            try:
+                self._event(event, time)
+            except Exception:  # the others of the batch come only once, and are not to be lost for this one
+                log.exception("the datapath's event %s failed", event.kind.name)
         self._pump()
 
     def _event(self, event: Event, time: float) -> None:
@@ -368,7 +379,11 @@ class Tunnel:
         elif isinstance(event, wg.TrafficWanted):
             self._traffic(link, time)
         elif isinstance(event, wg.EndpointChanged):
-            link.native.endpoint = event.endpoint
+            here = link.native.endpoint
+            if event.endpoint.local is None and here is not None and here != event.endpoint:
+                self._device.set_endpoint(link.peer, here)  # it has moved meanwhile, by its data
+            else:
+                link.native.endpoint = event.endpoint
         elif isinstance(event, wg.KeysErased):
             link.native.erase_keys()
         elif isinstance(event, wg.HandshakeGivenUp):
@@ -450,10 +465,21 @@ def _handshake_ns(peer: WgPeer) -> int:
 
 
 def _endpoint(where: HostPort) -> Endpoint:
+    """OSError: its scope names no interface."""
     address = where.address
     assert address is not None, "names are looked up before"
-    return Endpoint(address, where.port)
+    if isinstance(address, IPv4Address) or not address.scope_id:
+        return Endpoint(address, where.port)
+    scope = address.scope_id
+    try:
+        index = int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
+    except OSError:
+        raise OSError(errno.ENODEV, f"{where.host}: there is no interface {scope}") from None
+    return Endpoint(IPv6Address(address.packed), where.port, index)
 
 
 def _host_port(endpoint: Endpoint | None) -> HostPort | None:
-    return HostPort(str(endpoint.host), endpoint.port) if endpoint is not None else None
+    if endpoint is None:
+        return None
+    scope = f"%{endpoint.scope}" if endpoint.scope else ""
+    return HostPort(f"{endpoint.host}{scope}", endpoint.port)

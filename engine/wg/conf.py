@@ -3,7 +3,8 @@
 A file has one [Interface] and any number of [Peer] sections of `Key = value` lines; keys and section names know no
 case, `#` starts a comment anywhere. What `wg` accepts is accepted here with the same meaning, except what can only be
 a mistake and would leave a tunnel other than the one intended: a key given twice, a peer given twice, an unbracketed
-IPv6 endpoint, zero keys.
+IPv6 endpoint, zero keys, spaces within a key or an address, a service's name for a port; and but for text that is not
+UTF-8, in comments too.
 
 Every refusal is one `ConfError` with line and key and one sentence. The sentence repeats a value only where it
 cannot be a secret, not even a misplaced one.

@@ -263,7 +263,7 @@ class Device(Transport):
         unanswered = _since(
             report.unanswered_sent_ns / 1e9,
             report.last_data_sent_ns / 1e9,
-            peer.control_received,
+            max(peer.control_received, peer.silence_noted),
             peer.unanswered_sent,
         )
         unacknowledged = _since(
@@ -280,6 +280,7 @@ class Device(Transport):
             peer.keepalive_due = unacknowledged + KEEPALIVE_TIMEOUT if unacknowledged else inf
         if peer.handshake_due <= now:
             peer.handshake_due = inf
+            peer.silence_noted = now  # data sent from now on starts the timer again, as the kernel's
             self._clear_source(peer)
             self._want_handshake(peer, now)
         deadlines = peer.deadlines

@@ -89,7 +89,10 @@ class Handshakes(Core):
 
     def _give_up(self, peer: Peer) -> None:
         peer.wanted = False
-        peer.deadlines.keepalive = inf
+        if self._offload:
+            peer.keepalive_due = inf  # deadlines.keepalive stays: until the next look the native peer is armed
+        else:
+            peer.deadlines.keepalive = inf
         self._forget_initiation(peer)
         self._drop_staged(peer, Reason.STAGE_EXPIRED)
         self._events.append(HandshakeGivenUp(peer))

@@ -38,7 +38,7 @@ class Peer:
         "_static_static", "attempt_until", "control_received", "control_sent", "cookies", "current", "deadlines",
         "endpoint", "handshake_due", "initiator", "keepalive_due", "lane", "last_handshake", "last_handshake_sent",
         "last_initiation_taken", "next", "persistent_keepalive", "preshared_key", "previous", "public_key", "queued",
-        "rekeyed_on_receive", "rx_bytes", "staged", "timestamp_received", "timestamp_sent", "tx_bytes",
+        "rekeyed_on_receive", "rx_bytes", "silence_noted", "staged", "timestamp_received", "timestamp_sent", "tx_bytes",
         "unacknowledged_received", "unanswered_sent", "wanted",
     )  # fmt: skip
 
@@ -86,6 +86,7 @@ class Peer:
         self.control_received = 0.0
         self.unanswered_sent = 0.0
         self.handshake_due = inf
+        self.silence_noted = 0.0
         self.unacknowledged_received = 0.0
         self.keepalive_due = inf
 

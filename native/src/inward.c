@@ -280,6 +280,10 @@ static void message_in(mh_worker *w, const mh_endpoint *from, uint8_t *message, 
 int mh_inward_datagram(mh_worker *w, const mh_datagram *g) {
     mh_batch *b = &w->batch;
     int gone = 0;
+    if (!g->from.port) { /* nobody can be answered there, and no endpoint has it */
+        drop(w, MH_REASON_MALFORMED, 1);
+        return 0;
+    }
     if (b->datagrams == MH_BATCH) gone = mh_inward_finish(w);
     b->datagram[b->datagrams++] = *g;
     uint32_t at = 0;

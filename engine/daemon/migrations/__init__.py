@@ -30,6 +30,8 @@ def upgrade(kind: str, document: Any, steps: Mapping[str, tuple[Step, ...]] = ST
     if version > newest(kind, steps):
         raise ValueError(f"its version {version} is of a newer molehill: this one knows {newest(kind, steps)}")
     content = document[kind]
+    if content is None:  # it would count as "no file"
+        raise ValueError(f"its {kind} must not be null")
     for step in steps[kind][version - 1 :]:
         try:
             content = step(content)

@@ -192,7 +192,7 @@ class _Record:
             nonlocal fd
             fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(fd, json.dumps(data).encode())
+            _write_all(fd, json.dumps(data).encode())
             os.fsync(fd)
 
         _replace(self.path, write)
@@ -267,11 +267,17 @@ def _put(path: Path, content: bytes, mode: int, owner: tuple[int, int] | None) -
             raise
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, content)
+            _write_all(fd, content)
             os.ftruncate(fd, len(content))
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    """write(2) may write a part: of what is left on a disk that is nearly full. OSError."""
+    while content:
+        content = content[os.write(fd, content) :]
 
 
 def _replace(path: Path, make: Callable[[Path], None]) -> None:

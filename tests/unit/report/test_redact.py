@@ -134,3 +134,17 @@ def test_our_own_example_of_a_configuration_keeps_no_secret() -> None:
     assert "yAnz" not in shown
     assert "xTIB" not in shown
     assert "192.0.2.7" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("2: enx0050b6a1b2c3: <BROADCAST>", "2: enx[MAC]: <BROADCAST>"),
+        ("default dev wlx00c0caabcdef proto dhcp", "default dev wlx[MAC] proto dhcp"),
+        ("at 0050.b6a1.b2c3 on", "at [MAC] on"),
+        (f"blob {base64.b64encode(bytes(range(64))).decode()};", "blob [key];"),
+        ("dev enxfoo", "dev enxfoo"),
+    ],
+)
+def test_the_rarer_forms_are_known_too(text: str, shown: str) -> None:
+    assert redact(text) == shown

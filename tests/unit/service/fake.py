@@ -205,6 +205,9 @@ class FakeHost:
             self.world.log.append("capture")
         self.world.captured = capture
 
+    async def block(self, capture: Capture) -> None:
+        self.world.log.append("block")
+
     async def release(self, interface: str, mark: int) -> None:
         await self.world.hang("release")
         self.world.log.append("release")
