@@ -309,7 +309,7 @@ class Device(Transport):
         if deadlines.retransmit <= now:
             deadlines.retransmit = inf
             if now >= peer.attempt_until:
-                self._give_up(peer)
+                self._give_up(peer, now)
             else:
                 self._clear_source(peer)
                 self._queue_initiation(peer)

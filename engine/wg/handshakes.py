@@ -59,7 +59,7 @@ class Handshakes(Core):
         try:
             static_static = peer.static_static(self._identity)
         except CryptoError:
-            return self._give_up(peer)
+            return self._give_up(peer, now)
         if peer.initiator is None:
             peer.attempt_until = now + REKEY_ATTEMPT_TIME
         self._forget_initiation(peer)
@@ -87,10 +87,11 @@ class Handshakes(Core):
         peer.last_handshake_sent = peer.control_sent = now
         self._any_sent(peer, now)
 
-    def _give_up(self, peer: Peer) -> None:
+    def _give_up(self, peer: Peer, now: float) -> None:
         peer.wanted = False
-        if self._offload:
-            peer.keepalive_due = inf  # deadlines.keepalive stays: until the next look the native peer is armed
+        if self._offload:  # deadlines.keepalive stays: until the next look the native peer is armed
+            peer.keepalive_due = inf
+            peer.control_sent = now  # the keepalive is as good as sent: what comes from now on is owed another
         else:
             peer.deadlines.keepalive = inf
         self._forget_initiation(peer)

@@ -41,6 +41,9 @@ def test_dpkt_reads_the_same_out_of_every_packet_that_is_accepted(packet: bytes)
             ip = dpkt.ip6.IP6(packet)
         except AttributeError:
             return  # dpkt 1.9.8 itself trips over a further extension header behind a fragment header
+        except dpkt.NeedData:
+            assert facts.fragment is Fragment.LATER  # it reads headers into the middle of a datagram
+            return
         assert facts.total_len == 40 + ip.plen
         # dpkt stops at an AH in the middle and takes protocol 50 for an extension header.
         if any(isinstance(header, dpkt.ip6.IP6AHHeader | dpkt.ip6.IP6ESPHeader) for header in ip.all_extension_headers):

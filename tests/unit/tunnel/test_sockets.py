@@ -39,11 +39,12 @@ def test_a_taken_port_is_an_error_and_leaves_nothing_open(threads: int) -> None:
 
 
 @pytest.mark.skipif(not ROOT, reason="setting a mark needs CAP_NET_ADMIN")
-def test_all_sockets_carry_the_mark() -> None:
-    sockets = open_sockets(0, 0x6D6F6C65, 2)
+@pytest.mark.parametrize("mark", [0x6D6F6C65, 0x80000001, 0xFFFFFFFF])
+def test_all_sockets_carry_the_mark(mark: int) -> None:
+    sockets = open_sockets(0, mark, 2)
     try:
         for sock in sockets.all():
-            assert sock.getsockopt(socket.SOL_SOCKET, SO_MARK) == 0x6D6F6C65
+            assert sock.getsockopt(socket.SOL_SOCKET, SO_MARK) & 0xFFFFFFFF == mark
     finally:
         sockets.close()
 

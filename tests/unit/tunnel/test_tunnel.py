@@ -8,7 +8,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import pytest
 import uvloop
@@ -19,8 +19,12 @@ from engine.tunnel.events import HandshakeCompleted, Stopped, TunnelEvent
 from engine.tunnel.resolve import ResolveError
 from engine.tunnel.tunnel import Tunnel as Engine
 from engine.wg.config import DeviceConfig, HostPort, PeerConfig
+from engine.wg.events import EndpointChanged
 from engine.wg.keys import public_key
+from engine.wg.peer import Peer
 from engine.wg.uapi import Get, UapiError, parse_request, update_from
+from native.datapath import Event
+from native.endpoint import Endpoint
 from native.reasons import Reason
 from tun import FdTun, pair
 
@@ -304,6 +308,89 @@ def test_a_new_listen_port_takes_the_session_along() -> None:
         assert client.handshakes == [HandshakeCompleted(public_key(KEYS[1]))]
 
     run(scenario)
+
+
+def test_listen_port_0_asks_for_another_port_and_a_whole_configuration_with_it_keeps_the_one_there_is() -> None:
+    async def scenario(client: End, server: End) -> None:
+        before = client.engine.status().listen_port
+        await client.engine.configure(replace(client.config, listen_port=0))
+        assert client.engine.status().listen_port == before
+        assert client.engine.uapi(parse_request(b"set=1\nlisten_port=0\n")) == "errno=0\n\n"
+        assert client.engine.status().listen_port not in (0, before)
+        client.send(datagram(b"by the new one"))
+        assert await server.receive() == bytes(datagram(b"by the new one"))
+
+    run(scenario)
+
+
+def test_a_link_local_endpoint_keeps_its_interface() -> None:
+    async def scenario(client: End, server: End) -> None:
+        key = public_key(KEYS[1])
+
+        def endpoint(text: str) -> str:
+            request = f"set=1\npublic_key={key.hex()}\nendpoint={text}\n"
+            return client.engine.uapi(parse_request(request.encode()))
+
+        assert endpoint("[fe80::1%lo]:7") == "errno=0\n\n"
+        (peer,) = client.engine.status().peers
+        assert peer.endpoint == Endpoint(IPv6Address("fe80::1"), 7, socket.if_nametoindex("lo"))
+        assert client.engine.config.peers[0].endpoint == HostPort("fe80::1%lo", 7)
+        assert endpoint("[fe80::2%no-such-one]:7") == f"errno={-errno.ENODEV}\n\n"
+        assert client.engine.status().peers == (peer,)
+
+    run(scenario)
+
+
+def test_an_event_that_fails_takes_no_other_of_its_batch_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(client: End, server: End) -> None:
+        event, failed = server.engine._event, 0
+
+        def fails_once(which: Event, time: float) -> None:
+            nonlocal failed
+            failed += 1
+            if failed == 1:
+                raise RuntimeError("a fault of ours")
+            event(which, time)
+
+        monkeypatch.setattr(server.engine, "_event", fails_once)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for _ in range(3):  # cookie replies to nobody, which Python judges
+                stranger.sendto(b"\3\0\0\0" + bytes(60), ("127.0.0.1", server.engine.status().listen_port))
+        async with asyncio.timeout(10):
+            while failed < 3:
+                await asyncio.sleep(0.01)
+        assert server.engine.status().drops[Reason.UNKNOWN_INDEX] == 2
+        client.send(datagram(b"all the same"))
+        assert await server.receive() == bytes(datagram(b"all the same"))
+
+    run(scenario)
+
+
+def test_a_peer_that_has_moved_is_not_taken_back_when_its_source_is_cleared() -> None:
+    async def scenario(client: End, server: End) -> None:
+        link = client.engine._links[public_key(KEYS[1])]
+        former = link.peer.endpoint
+        assert former is not None
+        moved = replace(former, port=former.port % 65535 + 1)
+        link.native.endpoint = moved  # as the datapath does, by a packet of the peer's
+        client.engine._carry_out(EndpointChanged(link.peer, former), 0.0)
+        assert (link.native.endpoint, link.peer.endpoint) == (moved, moved)
+
+    run(scenario)
+
+
+def test_at_the_end_nobody_holds_a_session() -> None:
+    peers: list[Peer] = []
+
+    async def scenario(client: End, server: End) -> None:
+        client.send(datagram(b"one"))
+        assert await server.receive() is not None
+        peers.extend([*client.engine._device.peers.values(), *server.engine._device.peers.values()])
+        assert all(peer.sessions() for peer in peers)
+
+    run(scenario)
+    assert len(peers) == 2
+    assert not any(peer.sessions() for peer in peers)
 
 
 def test_a_name_that_does_not_resolve_changes_nothing_and_is_named() -> None:

@@ -154,28 +154,68 @@ def test_traffic_puts_the_persistent_keepalive_off() -> None:
     assert lengths.count(32) <= 1
 
 
-def test_idle_is_quiet_and_talk_wakes_python_rarely() -> None:
-    network, a, b = pair()
-    looks = 0
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When Python looked at a peer's traffic."""
+    seen: list[float] = []
     look = OffloadNode.look
 
-    def counted(self: OffloadNode, now: float) -> None:
-        nonlocal looks
-        looks += 1
+    def noted(self: OffloadNode, now: float) -> None:
+        seen.append(now)
         look(self, now)
 
-    OffloadNode.look = counted  # type: ignore[method-assign]
-    try:
-        for _ in range(60):
-            for _ in range(20):
-                network.send(a, a.packet(b))
-                network.send(b, b.packet(a))
-            network.run(1)
-        assert looks <= 2 * 2 * (60 // 10 + 2)
-        network.run(60)
-        assert a.device.next_timer() == a.peer.deadlines.erase
-    finally:
-        OffloadNode.look = look  # type: ignore[method-assign]
+    monkeypatch.setattr(OffloadNode, "look", noted)
+    return seen
+
+
+def test_idle_is_quiet_and_talk_wakes_python_rarely(looks: list[float]) -> None:
+    network, a, b = pair()
+    for _ in range(60):
+        for _ in range(20):
+            network.send(a, a.packet(b))
+            network.send(b, b.packet(a))
+        network.run(1)
+    assert len(looks) <= 2 * 2 * (60 // 10 + 2)
+    network.run(60)
+    assert a.device.next_timer() == a.peer.deadlines.erase
+
+
+def test_a_silent_peer_wakes_python_rarely_however_much_is_sent_to_it(looks: list[float]) -> None:
+    network, a, b = pair()
+    talk(network, a, b, 2)
+    network.tamper = lose
+    looks.clear()
+    for _ in range(600):
+        network.send(a, a.packet(b))
+        network.run(0.1)
+    assert len(looks) <= 2 * (60 // 10 + 2)
+
+
+def test_data_that_goes_on_after_a_handshake_was_given_up_asks_for_another() -> None:
+    network, a, b = pair()
+    talk(network, a, b, 2)
+    network.tamper = lose
+    for _ in range(150):
+        network.send(b, b.packet(a))  # the responder: its session is no reason to renew it
+        network.run(1)
+    assert b.given_up == 1
+    given_up_at = max(time for time in times(network, 1, b) if time < 112)
+    assert any(time > given_up_at + 5.5 for time in times(network, 1, b))
+
+
+def test_what_comes_after_a_handshake_was_given_up_is_acknowledged() -> None:
+    network, a, b = pair()
+    talk(network, a, b, 2)
+    network.tamper = lose
+    network.send(a, a.packet(b))
+    network.run(103)
+    network.tamper = lambda seen: deliver(seen) if seen.kind == 4 else lose(seen)  # and still no handshake
+    network.send(b, b.packet(a))
+    network.run(8)
+    assert a.given_up == 1
+    network.send(b, b.packet(a))
+    network.run(20)
+    assert times(network, 4, a)[-1] == pytest.approx(123, abs=0.2)
 
 
 def test_a_wish_without_an_endpoint_waits_for_one() -> None:
