@@ -110,9 +110,12 @@ class Datagrams:
 
     def _send_run(self, run: Sequence[bytes | memoryview]) -> int:
         if len(run) > 1:
+            segment = [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("H", len(run[0])))]
             try:
-                size = struct.pack("H", len(run[0]))
-                self._socket.sendmsg(run, [(socket.IPPROTO_UDP, _UDP_SEGMENT, size)])
+                try:
+                    self._socket.sendmsg(run, segment)
+                except ConnectionRefusedError:  # about an earlier one: of these nothing was tried
+                    self._socket.sendmsg(run, segment)
                 return 0
             except OSError as error:  # datagrams larger than the link's MTU cannot be split off, only fragmented
                 if error.errno not in _CANNOT_SEGMENT:

@@ -131,10 +131,11 @@ def command(
 
 
 def _read(path: Path) -> Conf:
-    from engine.wg.conf import ConfError, parse_conf
+    from engine.wg.conf import MAX_SIZE, ConfError, parse_conf
 
     try:
-        return parse_conf(path.read_bytes())
+        with path.open("rb") as file:
+            return parse_conf(file.read(MAX_SIZE + 1))
     except OSError as error:
         raise Fault(f"{path}: {error.strerror}", BAD_INPUT) from None
     except ConfError as error:

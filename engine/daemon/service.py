@@ -182,9 +182,9 @@ class Service:
     async def _begin(self) -> None:
         try:
             await self._set_target(Target.SECURED)
-            if not self.session.status.blocks:
-                await self._look_up(host_names)
-            async with self._changing:
+            async with self._changing:  # the look-up, too: it is of the tunnel that is chosen now
+                if not self.session.status.blocks:
+                    await self._look_up(host_names)
                 await self._plan_anew()
                 self.session.connect()
             await self.session.settled()

@@ -73,7 +73,7 @@ class Host:
     async def release(self, interface: str | None, mark: int) -> None:
         """Remove everything of ours, and the interface besides those into which our routes lead. HostError.
 
-        Whatever is already gone is fine.
+        Whatever is already gone is fine, and so is an interface of that name that is somebody else's.
         """
 
         def work(netlink: Socket) -> None:
@@ -204,7 +204,8 @@ def _capture(netlink: Socket, capture: Capture) -> int:
 def _release(netlink: Socket, interface: str | None, mark: int) -> None:
     index = netlink.index(interface) if interface is not None else None
     if index is not None and netlink.link(index).kind != "tun":
-        raise HostError(f"the interface {interface} is no tunnel: it is left alone, and so is everything else")
+        log.warning("the interface %s is no tunnel: it is left alone", interface)
+        index = None
     routes = [route for version in _versions() for route in netlink.routes(version, mark)]
     tunnels = {route.interface for route in routes if _is_tun(netlink, route.interface)} | {index}
     routes += [route for version in _versions() for route in netlink.routes(version, guests_table(mark))]

@@ -70,6 +70,8 @@ def send(
             return
         except ssl.SSLCertVerificationError as error:
             raise SendError(f"the API's certificate is not good: {error.verify_message}") from None
+        except UnicodeError:
+            raise SendError(f"{name!r} is no host name that a certificate could be for") from None
         except (OSError, http.client.HTTPException, _Later) as error:
             if number == TRIES:
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -93,6 +93,14 @@ def test_an_authority_that_is_none_is_named(tmp_path: Path) -> None:
             send(REPORT, Endpoint(HOST, 1), authority=path)
 
 
+def test_a_name_that_no_certificate_can_have_is_one_sentence(authority: Authority, tmp_path: Path) -> None:
+    with (
+        Api(authority.server_context(tmp_path, IP_NAME)) as api,
+        pytest.raises(SendError, match=r"'a\.\.b' is no host name"),
+    ):
+        send(REPORT, Endpoint(HOST, api.port), name="a..b", authority=authority.file)
+
+
 def test_the_endpoint_is_an_address_and_a_tcp_port() -> None:
     assert Endpoint.parse("203.0.113.7:443/tcp") == Endpoint("203.0.113.7", 443)
     assert Endpoint.parse("[2001:db8::7]:443/tcp") == Endpoint("2001:db8::7", 443)
