@@ -62,6 +62,10 @@ def send(
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Send it. SendError when the third try has failed, or at once when another would not help."""
+    try:
+        (name or "").encode("idna")
+    except UnicodeError:
+        raise SendError(f"{name!r} is no host name that a certificate could be for") from None
     context = _context(authority)
     body = report.encode()
     for number in range(1, TRIES + 1):
@@ -70,8 +74,6 @@ def send(
             return
         except ssl.SSLCertVerificationError as error:
             raise SendError(f"the API's certificate is not good: {error.verify_message}") from None
-        except UnicodeError:
-            raise SendError(f"{name!r} is no host name that a certificate could be for") from None
         except (OSError, http.client.HTTPException, _Later) as error:
             if number == TRIES:
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
