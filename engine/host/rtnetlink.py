@@ -62,7 +62,7 @@ _INFO_KIND = 1
 class Change:
     """One change of the machine: `what` for people, the message, and the errnos that mean it was not needed.
 
-    `cosmetic`: whether anything depends on it.
+    `cosmetic`: nothing that is enforced depends on it.
     """
 
     what: str
@@ -283,8 +283,9 @@ def add_address(index: int, address: IPInterface) -> Change:
 
 
 def remove_address(index: int, address: IPInterface) -> Change:
-    """Take an address from a network device; it need not have it."""
-    return Change(f"the address {address}", _DELADDR, 0, _address(index, address), (errno.EADDRNOTAVAIL,))
+    """Take an address from a network device; it need not have it. One too many opens nothing."""
+    body, fine = _address(index, address), (errno.EADDRNOTAVAIL,)
+    return Change(f"the address {address}", _DELADDR, 0, body, fine, cosmetic=True)
 
 
 def set_up(index: int, name: str) -> Change:

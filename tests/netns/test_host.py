@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -265,6 +267,30 @@ def test_an_interface_that_is_no_tunnel_is_never_deleted_and_keeps_nothing_block
     assert "the interface eth0 is no tunnel: it is left alone" in caplog.text
     assert device.has_interface("eth0")
     assert not is_captured()
+    tun.close()
+
+
+def test_an_address_that_somebody_gives_our_interface_again_and_again_is_no_disturbance(device: Namespace) -> None:
+    """NetworkManager wants a link-local one on every interface it is told of, and puts it back at once."""
+    again = "ip monitor address | while read line; do ip addr replace fe80::1234/64 dev mh0; done"
+
+    async def work() -> None:
+        host = Host()
+        await host.capture(CAPTURE)
+        device.ip("addr add fe80::1234/64 dev mh0")
+        assert await host.disturbed() is None
+        manager = subprocess.Popen(["ip", "netns", "exec", device.name, "sh", "-c", again], start_new_session=True)
+        try:
+            for _ in range(20):
+                await host.capture(CAPTURE)
+        finally:
+            os.killpg(manager.pid, signal.SIGKILL)
+            manager.wait()
+        await host.close()
+
+    tun = LinuxTun("mh0")
+    asyncio.run(work())
+    release()
     tun.close()
 
 
