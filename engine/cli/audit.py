@@ -150,7 +150,10 @@ def _text(report: Report, out: Path | None) -> str:
     if report.note is not None and totals.problem is None:
         lines.append(f"  {report.note}")
     leak = f"{totals.leaks} packets would leak, {size(totals.leaked_bytes)}" if totals.leaks else "nothing would leak"
-    lines.append(click.style(leak, fg="red" if totals.leaks else "green", bold=True))
+    colour = "red" if totals.leaks else "green"
+    if totals.packets and not judged:
+        leak, colour = "whether anything would leak is not known: no packet could be judged", "yellow"
+    lines.append(click.style(leak, fg=colour, bold=True))
     if out is not None:
         lines.append(f"they are in {out}, with the reason as comment" if totals.leaks else f"{out} holds no packets")
     return "\n".join(lines)

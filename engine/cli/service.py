@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def install() -> None:
     _require_root()
     _refuse_packaged()
     path = command_path(Path(sys.executable).with_name("molehill"))
+    command_path(Path(sys.executable))  # a virtual environment's is a link, perhaps into somebody's home folder
     for name, target in FILES.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(rendered(name, path))
@@ -101,17 +103,32 @@ def command_path(path: Path) -> Path:
     """`path`, if it can be what a service of root's runs. Fault."""
     if not path.is_file():
         raise Fault(f"there is no {path}: install molehill into a virtual environment first", BAD_INPUT)
-    if any(path.is_relative_to(folder) for folder in _UNSEEN):
+    parts = list(_passed(path))
+    if any(part.is_relative_to(folder) for part in parts for folder in _UNSEEN):
         raise Fault(f"{path} is where the service cannot look: install molehill in /opt/molehill", BAD_INPUT)
     if not _PLAIN.fullmatch(str(path)):
         raise Fault(
             f"{path} has characters that mean something to systemd: install molehill in /opt/molehill", BAD_INPUT
         )
-    for part in (path, *path.parents):
+    for part in parts:
         found = part.stat()
         if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise Fault(f"{part} may be changed by others than root, and root would run it: install as root", BAD_INPUT)
     return path
+
+
+def _passed(path: Path) -> Iterator[Path]:
+    """`path` and its folders, and those of whatever the links among them lead to."""
+    seen: set[Path] = set()
+    ways = [path]
+    while ways:
+        way = ways.pop()
+        for part in (way, *way.parents):
+            if part not in seen:
+                seen.add(part)
+                yield part
+                if part.is_symlink():
+                    ways.append(Path(os.path.normpath(part.parent.resolve() / part.readlink())))
 
 
 def _require_systemd() -> None:

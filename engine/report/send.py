@@ -10,9 +10,10 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,7 +22,9 @@ from engine import __version__
 
 TRIES = 3
 PAUSE_SECONDS = 2.0  # before the second try, twice that before the third
-_TIMEOUT_SECONDS = 15.0
+_TIMEOUT_SECONDS = 15.0  # without a word
+_TRY_SECONDS = 120.0  # with however many
+_MOST_WORDS = 200
 _PATH = "/problem-report"
 
 
@@ -76,12 +79,17 @@ def send(
             raise SendError(f"the API's certificate is not good: {error.verify_message}") from None
         except (OSError, http.client.HTTPException, _Later) as error:
             if number == TRIES:
-                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                reason = _seen(getattr(error, "strerror", None) or str(error) or type(error).__name__)
                 raise SendError(
                     f"the API at {endpoint.host} did not take it in {TRIES} tries: {reason}",
                     unreachable=not isinstance(error, _Later),
                 ) from None
         pause(PAUSE_SECONDS * number)
+
+
+def _seen(words: str) -> str:
+    """What may be the other end's own words, as a terminal can be shown them."""
+    return "".join(c if c.isprintable() else "?" for c in words[:_MOST_WORDS])
 
 
 class _Later(Exception):
@@ -97,10 +105,36 @@ def _context(authority: Path | None) -> ssl.SSLContext:
     return context
 
 
+@contextmanager
+def _within(connection: socket.socket, seconds: float) -> Iterator[None]:
+    """End the connection if what is done with it takes longer; the timeout of a socket is one for each read."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        with suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
+
+    with connection.dup() as other:  # the first one is detached by TLS
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (OSError, http.client.HTTPException):
+            if late.is_set():
+                raise TimeoutError(f"no whole answer in {seconds:g} s") from None
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+
+
 def _post(body: bytes, endpoint: Endpoint, name: str, context: ssl.SSLContext) -> None:
     """One try."""
     with (
         socket.create_connection((endpoint.host, endpoint.port), _TIMEOUT_SECONDS) as plain,
+        _within(plain, _TRY_SECONDS),
         context.wrap_socket(plain, server_hostname=name) as secured,
     ):
         connection = http.client.HTTPConnection(name, endpoint.port)

@@ -7,10 +7,12 @@ never followed: the file behind it is somebody else's.
 
 The first line of our file holds the record's name. So `recover`, at the next start, knows our file and its record in
 whatever mount namespace it finds them; a record is locked while its maker lives, and another one's is left alone.
-Who changed the file meanwhile meant it: then it is left as it is, and the record goes.
+Who changed the file meanwhile meant it: then it is left as it is, and the record goes. But while we live, a file that
+still begins with our first line is ours, whatever was added below: it is written anew, and the former one comes back,
+as that line says.
 
 A resolv.conf that is a mount of its own (containers, `ip netns exec`) cannot be renamed over: it is overwritten in
-place, by one write.
+place, by one write, and then cut to its length. A crash between the two leaves the end of a longer one behind.
 """
 
 from __future__ import annotations
@@ -79,28 +81,42 @@ class ResolvConf:
         finally:
             record.unlock()
 
-    def recover(self) -> None:
-        """Put back what a run left that was killed. A living one's file is left alone. DnsError."""
+    def recover(self) -> bool:
+        """Put back what a run left that was killed. A living one's file is left alone: then it is True. DnsError."""
         token = _token(_content(self._path))
-        if token is None:
-            return
         path = self._folder / f"resolv-{token}.json"
         try:
-            record = _Record.load(path)
+            record = _Record.load(path) if token is not None else self._half_restored()
         except FileNotFoundError:
             log.warning("%s was written by molehill, but what it was before is not known: %s is missing",
                         self._path, path)  # fmt: skip
-            return
+            return False
         except BlockingIOError:
-            return
+            return True
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DnsError(f"{path} cannot be read ({error}): set {self._path} yourself") from error
+        if record is None:
+            return False
         try:
             self._restore(record)
         except OSError as error:
-            raise DnsError(f"{self._path} cannot be restored ({error.strerror}) from {path}") from error
+            raise DnsError(f"{self._path} cannot be restored ({error.strerror}) from {record.path}") from error
         finally:
             record.unlock()
+        return False
+
+    def _half_restored(self) -> _Record | None:
+        """The record whose former content the file begins with, while it ends as ours did."""
+        present = _content(self._path)
+        for path in sorted(self._folder.glob("resolv-*.json")) if present else ():
+            try:
+                record = _Record.load(path)
+            except (OSError, ValueError, KeyError, TypeError):  # a living one's, or none
+                continue
+            if present in record.halves():
+                return record
+            record.unlock()
+        return None
 
     def disturbed(self) -> bool:
         """Whether somebody has changed the file since `set`."""
@@ -115,14 +131,15 @@ class ResolvConf:
 
     def _set(self, servers: tuple[IPAddress, ...]) -> None:
         if self._record is not None and self.disturbed():
-            log.warning("%s was changed by somebody else meanwhile: that is what will be restored", self._path)
-            self._record.remove()
-            self._record = None
+            if _token(_content(self._path)) == self._record.token:
+                log.warning("%s was edited by somebody else meanwhile: it is written anew", self._path)
+            else:
+                log.warning("%s was changed by somebody else meanwhile: that is what will be restored", self._path)
+                self._record.remove()
+                self._record = None
         if self._record is None:
-            if _token(_content(self._path)) is not None:
-                self.recover()
-                if _token(_content(self._path)) is not None:
-                    raise DnsError(f"{self._path} is in use by another molehill session: stop it first")
+            if self.recover():
+                raise DnsError(f"{self._path} is in use by another molehill session: stop it first")
             self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._record = _Record.make(self._folder, _describe(self._path))
         text = _render(self._record.token, servers)
@@ -135,10 +152,9 @@ class ResolvConf:
     def _restore(self, record: _Record) -> None:
         present, former = _content(self._path), record.former
         content = base64.b64decode(former.get("content", ""))
-        half = [text + content[len(text) :] for text in record.written]  # an overwriting in place, cut off
         if _describe(self._path) == former:
             pass  # it was never changed
-        elif present not in record.written and present not in half:
+        elif present not in record.written and present not in record.halves():
             log.warning("%s was changed by somebody else meanwhile, and is left so", self._path)
         elif "link" in former:
             _replace(self._path, lambda new: os.symlink(former["link"], new))
@@ -182,6 +198,11 @@ class _Record:
             raise
         record._fd = fd
         return record
+
+    def halves(self) -> list[bytes]:
+        """What an overwriting in place leaves if it is cut off."""
+        texts = [base64.b64decode(self.former.get("content", "")), *self.written]
+        return [new + old[len(new) :] for new in texts for old in texts if len(old) > len(new)]
 
     def save(self) -> None:
         """On disk when this returns, and locked."""
@@ -263,9 +284,9 @@ def _put(path: Path, content: bytes, mode: int, owner: tuple[int, int] | None) -
     try:
         _replace(path, write)
     except OSError as error:
-        if error.errno != errno.EBUSY:
+        if error.errno not in (errno.EBUSY, errno.EROFS):  # a mount, or a mount in a folder that is read-only
             raise
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             _write_all(fd, content)
             os.ftruncate(fd, len(content))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli.main import BAD_INPUT, Fault
-from engine.cli.service import EARLY, FILES, SERVICE, command_path, rendered
+from engine.cli.service import EARLY, FILES, SERVICE, _passed, command_path, rendered
 
 COMMAND = Path("/opt/x/bin/molehill")
 
@@ -37,3 +37,21 @@ def test_a_command_that_others_may_change_is_refused(monkeypatch: pytest.MonkeyP
     (tmp_path / "molehill").chmod(0o777)
     with pytest.raises(Fault, match=f"{tmp_path}/molehill may be changed by others than root"):
         command_path(tmp_path / "molehill")
+
+
+def test_the_folders_that_links_lead_through_are_looked_at_too(tmp_path: Path) -> None:
+    (tmp_path / "theirs/venv").mkdir(parents=True)
+    (tmp_path / "theirs/venv/molehill").touch()
+    (tmp_path / "opt").symlink_to("theirs/venv")
+    passed = list(_passed(tmp_path / "opt/molehill"))
+    assert {tmp_path / "opt", tmp_path / "theirs/venv", tmp_path / "theirs", Path("/")} < set(passed)
+    assert len(passed) == len(set(passed))
+
+
+def test_a_link_to_where_the_service_cannot_look_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("engine.cli.service._UNSEEN", (str(tmp_path / "home"),))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/python3.11").touch()
+    (tmp_path / "python3").symlink_to(tmp_path / "home/python3.11")
+    with pytest.raises(Fault, match="where the service cannot look"):
+        command_path(tmp_path / "python3")

@@ -255,12 +255,12 @@ def test_a_place_that_cannot_be_written_is_one_sentence_and_nothing_has_changed(
 
     def refuse(source: Any, target: Any) -> None:
         if Path(target) == conf:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         real(source, target)
 
     monkeypatch.setattr(file_module.os, "replace", refuse)
     manager = ResolvConf(root)
-    with pytest.raises(DnsError, match=r"resolv\.conf cannot be written \(Read-only file system\).*MOLEHILL_DNS=none"):
+    with pytest.raises(DnsError, match=r"resolv\.conf cannot be written \(Permission denied\).*MOLEHILL_DNS=none"):
         set_(manager)
     assert conf.read_bytes() == FORMER
     reset(manager)
@@ -333,3 +333,75 @@ def test_setting_what_is_set_already_writes_nothing(root: Path, conf: Path, monk
     assert (conf.stat().st_ino, conf.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     reset(manager)
     assert conf.read_bytes() == FORMER
+
+
+def test_a_line_that_somebody_adds_to_our_file_costs_neither_the_former_file_nor_the_tunnel(
+    root: Path, conf: Path
+) -> None:
+    manager = ResolvConf(root)
+    set_(manager)
+    ours = conf.read_bytes()
+    conf.write_bytes(ours + b"options edns0\n")
+    assert manager.disturbed()
+    set_(manager)
+    assert conf.read_bytes() == ours
+    reset(manager)
+    assert conf.read_bytes() == FORMER
+    assert nothing_left(root)
+
+
+def test_a_file_of_ours_without_its_record_does_not_keep_the_next_session_out(root: Path, conf: Path) -> None:
+    orphan = "# molehill 0123456789abcdef: and so on\nnameserver 10.64.0.1\n"
+    conf.write_text(orphan)
+    manager = ResolvConf(root)
+    set_(manager)
+    assert "nameserver fc00:64::1" in conf.read_text()
+    reset(manager)
+    assert conf.read_text() == orphan
+
+
+@pytest.mark.parametrize("folder_is_read_only", [False, True])
+@pytest.mark.parametrize("former", [b"", b"nameserver 127.0.0.11", FORMER, FORMER * 20])
+@pytest.mark.parametrize("steps", ["A", "AB", "BA", "A-", "AB-", "BA-"])
+def test_in_place_the_former_file_comes_back_wherever_the_crash_was(
+    root: Path, conf: Path, monkeypatch: pytest.MonkeyPatch, former: bytes, steps: str, folder_is_read_only: bool
+) -> None:
+    """Each cut to the new length is once the last thing that does not happen."""
+    number = errno.EROFS if folder_is_read_only else errno.EBUSY
+    servers = {"A": SERVERS, "B": (ip_address("9.9.9.9"),)}
+    replace, truncate = os.replace, os.ftruncate
+
+    def refuse(source: Any, target: Any) -> None:
+        if Path(target) == conf:
+            raise OSError(number, os.strerror(number))
+        replace(source, target)
+
+    class Crash(BaseException):
+        pass
+
+    def live(manager: ResolvConf) -> None:
+        for step in steps:
+            if step == "-":
+                manager._reset()
+            else:
+                manager._set(servers[step])
+
+    monkeypatch.setattr(file_module.os, "replace", refuse)
+    for last in range(len(steps)):
+        conf.write_bytes(former)
+        left = [last]
+
+        def cut(fd: int, size: int, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Crash
+            truncate(fd, size)
+
+        crashing = ResolvConf(root)
+        with monkeypatch.context() as patch:
+            patch.setattr(file_module.os, "ftruncate", cut)
+            with pytest.raises(Crash):
+                live(crashing)
+        crashing.close()
+        ResolvConf(root).recover()
+        assert conf.read_bytes() == former
