@@ -46,6 +46,16 @@ def capture(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_capture_of_which_nothing_could_be_judged_is_not_called_clean(tmp_path: Path) -> None:
+    path = tmp_path / "wlan0.pcap"
+    data = bytearray(pcap(OUTWARD / OUT4))
+    data[20:24] = struct.pack("<I", 105)  # IEEE 802.11
+    path.write_bytes(data)
+    result = run("audit", path, *SETTINGS)
+    assert "whether anything would leak is not known: no packet could be judged" in result.output
+    assert "nothing would leak" not in result.output
+
+
 def test_audit_is_a_table_of_rules_and_what_would_leak(capture: Path, tmp_path: Path) -> None:
     out = tmp_path / "leaks.pcapng"
     result = run("audit", capture, *SETTINGS, "--out", out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ssl
 import threading
+import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
@@ -85,7 +86,8 @@ DNS_NAME: list[x509.GeneralName] = [x509.DNSName(NAME)]
 class Api:
     """Takes reports, or answers as told; a context manager. `reports` has what it was sent."""
 
-    def __init__(self, context: ssl.SSLContext, answers: list[int] | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext, answers: list[int] | None = None, drips: bytes = b"") -> None:
+        """`drips`: what it answers instead, again and again, a little at a time."""
         self.reports: list[tuple[str, str]] = []
         self.connections = 0
         self.refused: list[Exception] = []  # by TLS
@@ -96,6 +98,9 @@ class Api:
             def do_POST(self) -> None:
                 text = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 api.reports.append((self.path, text))
+                while drips:
+                    self.wfile.write(drips)
+                    time.sleep(0.05)
                 self.send_response(left.pop(0) if left else 204)
                 self.end_headers()
 

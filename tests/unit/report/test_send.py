@@ -93,6 +93,26 @@ def test_an_authority_that_is_none_is_named(tmp_path: Path) -> None:
             send(REPORT, Endpoint(HOST, 1), authority=path)
 
 
+@pytest.mark.parametrize("drips", [b"HTTP/1.1 100 Continue\r\n\r\n", b"H"])
+def test_an_answer_without_an_end_is_not_waited_for(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drips: bytes
+) -> None:
+    monkeypatch.setattr("engine.report.send._TRY_SECONDS", 0.5)
+    monkeypatch.setattr("engine.report.send.TRIES", 1)
+    with Api(authority.server_context(tmp_path, IP_NAME), drips=drips) as api:
+        with pytest.raises(SendError, match=r"no whole answer in 0\.5 s"):
+            send(REPORT, Endpoint(HOST, api.port), authority=authority.file)
+        assert len(api.reports) == 1
+
+
+def test_what_the_other_end_says_is_shown_as_a_terminal_can_be_shown_it(authority: Authority, tmp_path: Path) -> None:
+    with Api(authority.server_context(tmp_path, IP_NAME), drips=b"\x1b[2Jnonsense" + b"x" * 1000 + b"\n") as api:
+        with pytest.raises(SendError, match=r"\?\[2Jnonsensex*$") as caught:
+            send(REPORT, Endpoint(HOST, api.port), authority=authority.file, pause=lambda _: None)
+        assert len(str(caught.value)) < 300
+        assert len(api.reports) == 3
+
+
 def test_a_name_that_no_certificate_can_have_is_one_sentence(authority: Authority, tmp_path: Path) -> None:
     with (
         Api(authority.server_context(tmp_path, IP_NAME)) as api,
