@@ -15,6 +15,7 @@ from typing import Final
 from engine.daemon import store
 from engine.daemon.store import Unreadable
 from engine.management.schema import Imported, TunnelInfo
+from engine.policy import Tunnel
 from engine.service.quick import check_peers, interface_of, not_followed
 from engine.wg.conf import Conf, ConfError, parse_conf, render_conf
 from engine.wg.config import HostPort
@@ -110,6 +111,7 @@ def _checked(conf: Conf) -> list[str]:
         check_peers(conf)
         _check_whole(conf)
     else:
+        Tunnel("any", tuple(address.ip for address in conf.addresses), conf.dns)  # raises what a policy cannot name
         notices.append("no [Peer] has an Endpoint: it can only lend its key and addresses to a relay")
     return notices
 

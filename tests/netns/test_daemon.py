@@ -17,6 +17,7 @@ import pytest
 from engine.leaklab.probes import run_all
 from engine.management import schema
 from engine.management.client import ManagementError
+from engine.policy import MARK
 from tests.netns import lab
 from tests.netns.daemon import Daemon
 from tests.netns.lab import wait_until
@@ -68,6 +69,30 @@ def test_import_connect_browse_disconnect(walk: Walk) -> None:
     assert seen_from(walk) == lab.TUNNEL4
     status = daemon.status()
     assert (status.connecting_to, status.enforced, status.mode) == ("se1", True, "firewall")
+    daemon.disconnect()
+    assert seen_from(walk) == lab.DEVICE4
+    assert traces(walk) == before
+
+
+def test_err3_a_foreign_interface_in_the_tuns_place_leaves_everything_unreachable_and_then_nothing(
+    walk: Walk,
+) -> None:
+    daemon = Daemon(walk.lab)
+    daemon.start("--mode", "vpn-service")
+    before, device = traces(walk), walk.lab["device"]
+    daemon.import_conf("se1", walk.write_conf().read_text())
+    device.ip("link add molehill0 type veth peer name 0llihelom")
+    with daemon.client() as client:
+        client.call("connect", None, schema.Status)
+    daemon.wait_for("error")
+    status = daemon.status()
+    assert (status.cause_kind, status.enforced) == ("tun-device", False)
+    assert "of another kind" in (status.cause or "")
+    for target in (lab.WEB4, lab.WEB6):
+        with pytest.raises(RuntimeError, match=r"unreachable|No route to host"):
+            device.ip(f"route get {target}")
+        assert "dev eth0" in device.ip(f"route get {target} mark {MARK:#x}")
+    device.ip("link del molehill0")
     daemon.disconnect()
     assert seen_from(walk) == lab.DEVICE4
     assert traces(walk) == before

@@ -240,6 +240,25 @@ def test_capturing_twice_changes_nothing_and_a_change_leaves_nothing_stale(devic
     tun.close()
 
 
+def test_addresses_may_go_from_ipv4_to_none_to_ipv6_alone_and_back(device: Namespace) -> None:
+    v4, v6 = CAPTURE.addresses
+
+    async def work() -> None:
+        host = Host()
+        for addresses in ((v4,), (), (v4, v6), (v6,), (v4,), (v6,), (v4, v6)):
+            await host.capture(replace(CAPTURE, addresses=addresses))
+            found = device.ip("-brief addr show dev mh0").split()[2:]
+            assert {each for each in found if not each.startswith("fe80")} == {str(each) for each in addresses}
+            assert [way(device, address) for address in FAR] == ["mh0", "mh0"]
+            assert await host.disturbed() is None
+        await host.close()
+
+    tun = LinuxTun("mh0", persist=True)
+    asyncio.run(work())
+    release()
+    tun.close()
+
+
 def test_releasing_leaves_the_machine_as_it_was_found(device: Namespace) -> None:
     device.sh("sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1")
     before = snapshot(device)

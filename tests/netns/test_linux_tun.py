@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import select
 import socket
 import struct
@@ -54,6 +55,20 @@ def test_the_mtu_is_what_the_kernel_has_now() -> None:
     assert "mtu 1400" in links()
     with pytest.raises(TunError, match="1 is no MTU"):
         device.set_mtu(1)
+    device.close()
+
+
+def test_an_mtu_that_cannot_be_set_for_lack_of_descriptors_is_not_blamed() -> None:
+    device = LinuxTun("mh0", mtu=1380)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(TunError) as caught:
+            device.set_mtu(1400)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert str(caught.value) == "the MTU of mh0 cannot be set: Too many open files"
+    assert device.mtu == 1380
     device.close()
 
 

@@ -184,6 +184,26 @@ def test_the_status_names_a_policy_that_is_not_enforced() -> None:
     assert "the device is offline" in text
 
 
+@pytest.mark.parametrize(
+    ("cause", "lockdown", "words"),
+    [
+        ("tun-device", False, "molehill connect tries again, molehill disconnect gives up and opens"),
+        ("tun-device", True, "molehill connect tries again, molehill disconnect gives up, and blocks on: lockdown is"),
+        ("offline", False, "it connects by itself once the machine is online; molehill disconnect gives up"),
+        ("offline", True, "it connects by itself once the machine is online; molehill disconnect gives up"),
+    ],
+)
+def test_in_error_the_status_says_what_can_be_done_now(cause: str, lockdown: bool, words: str) -> None:
+    from engine.cli.status import render
+
+    data = json.loads((Path(__file__).parent / "status.json").read_text())
+    data |= {"state": "error", "cause": "some", "cause_kind": cause, "always_require_vpn": lockdown}
+    assert "what now" not in render(data)  # a session of molehill run, which has no such commands
+    data |= {"connecting_to": None}
+    assert f"  what now      {words}" in click.unstyle(render(data))
+    assert "what now" not in render(data | {"state": "connecting"})
+
+
 def test_the_manual_page_is_the_commands_own() -> None:
     shown = (ROOT / "docs" / "molehill.1").read_text()
     assert shown == page(), "run: python -m engine.cli.man > docs/molehill.1"

@@ -93,7 +93,17 @@ def test_a_target_that_nobody_takes_is_told(tmp_path: Path) -> None:
         lifecycle.save(Target.SECURED, tmp_path / "file", tmp_path / "file")
 
 
-@pytest.mark.parametrize("content", [b"", b"secured", b'{"version": 1, "target": "open"}', b'{"version": 9}', b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"secured",
+        b'{"version": 1, "target": "open"}',
+        b'{"version": 1, "target": null}',
+        b'{"version": 9}',
+        b"\xff",
+    ],
+)
 def test_a_target_that_cannot_be_read_is_secured(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "target-state.json").write_bytes(content)
     assert lifecycle.load(tmp_path) is Target.SECURED

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from engine.daemon import relays as relay_list
 from engine.daemon.plan import Known, host_names, plan
 from engine.daemon.tunnels import Tunnels
 from engine.management.schema import Bridge, BridgeKind, RelayBridge, RelayChoice, RelayList, Settings, TunnelChoice
@@ -158,3 +159,16 @@ def test_a_relay_with_our_own_key_is_passed_over(known: Known) -> None:
     listed = RelayList(relays=(relay("se-1", public_key=own), relay("se-2")))
     made = plan(replace(known, settings=Settings(choice=RelayChoice(identity="me")), relays=listed), BASE)
     assert [each.session for each in made] == ["se-2"]
+
+
+def test_a_fault_of_ours_is_a_configuration_without_a_peer_that_blocks_as_the_user_wants(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OverflowError("int too large to convert to float")
+
+    monkeypatch.setattr(relay_list, "choose", broken)
+    (made,) = planned(known, choice=RelayChoice("me"), allow_lan=True, always_require_vpn=True)
+    assert made.peer is None
+    assert (made.no_peer.kind, made.no_peer.detail) == (CauseKind.INTERNAL, "a fault of molehill's, OverflowError")
+    assert (made.allow_lan, made.always_require_vpn) == (True, True)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.daemon import relays
-from engine.daemon.relays import CANDIDATES, choose, fits
+from engine.daemon.relays import CANDIDATES, MAX_WEIGHT, choose, fits
 from engine.daemon.store import Unreadable
 from engine.management.schema import Relay, RelayBridge, RelayChoice, RelayList
 
@@ -98,6 +98,9 @@ def test_constraints_know_no_case_and_name_a_single_relay_too() -> None:
         (relay("r", city="x" * 254), "city: at most 253"),
         (relay("r", gateways=tuple(f"10.0.0.{n}" for n in range(9))), "gateways: at most 8"),
         (relay("r", weight=-1), "weight"),
+        (relay("r", weight=MAX_WEIGHT + 1), "^relay 'r': weight must be 0 to 1,000,000$"),
+        (relay("r", weight=2**63), "^relay 'r': weight must be 0 to 1,000,000$"),
+        (relay("r", weight=10**400), "^relay 'r': weight must be 0 to 1,000,000$"),  # more than a float holds
         (relay("r", bridges=(RelayBridge("udp-over-tcp", 99999),)), "bridges"),  # type: ignore[arg-type]
     ],
 )
@@ -126,3 +129,7 @@ def test_the_list_comes_back_and_a_broken_one_is_unreadable(tmp_path: Path) -> N
     (tmp_path / "relays.json").write_text('{"version": 1, "relays": [{"hostname": "r"}]}')
     with pytest.raises(Unreadable):
         relays.load(tmp_path)
+
+
+def test_the_greatest_weight_is_one() -> None:
+    relays.check(RelayList(relays=(relay("r", weight=MAX_WEIGHT),)))

@@ -230,6 +230,48 @@ def test_a_thousand_connections_push_out_each_other_and_not_who_talks(tmp_path: 
     with_server(tmp_path, work)
 
 
+async def settled(server: Server) -> None:
+    """All who were cut off are gone."""
+    async with asyncio.timeout(20):
+        while any(client.leaving for client in server._clients.values()):
+            await asyncio.sleep(0.01)
+
+
+def burst(server: Server, count: int) -> list[socket.socket]:
+    """So many connections before the server has its next turn; BlockingIOError: no more may wait for it."""
+    crowd = [socket.socket(socket.AF_UNIX) for _ in range(count)]
+    for each in crowd:
+        each.setblocking(False)
+        each.connect(str(server.path))
+    return crowd
+
+
+def test_a_burst_of_connections_leaves_no_more_than_there_may_be_and_their_descriptors_go(tmp_path: Path) -> None:
+    async def work(server: Server, handler: Handler) -> None:
+        before, crowd = len(os.listdir("/proc/self/fd")), list[socket.socket]()
+        for _ in range(6):
+            crowd += burst(server, 90)
+            await serves(server)  # it has come behind them, so they have been accepted
+            assert sum(not client.leaving for client in server._clients.values()) <= MAX_CLIENTS
+            await settled(server)
+            assert len(server._clients) <= MAX_CLIENTS
+            assert len(os.listdir("/proc/self/fd")) <= before + len(crowd) + MAX_CLIENTS
+        for each in crowd:
+            each.close()
+
+    with_server(tmp_path, work)
+
+
+def test_more_than_asyncio_s_hundred_connections_may_wait_for_the_server(tmp_path: Path) -> None:
+    async def work(server: Server, handler: Handler) -> None:
+        crowd = burst(server, 120)  # 128 is the least that kernels have allowed
+        await serves(server)
+        for each in crowd:
+            each.close()
+
+    with_server(tmp_path, work)
+
+
 def test_a_crowd_of_one_user_costs_no_other_user_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(server: Server, handler: Handler) -> None:
         quiet = await open_to(server)

@@ -207,6 +207,60 @@ def test_a_disconnect_overtakes_a_connect_that_still_looks_names_up(
     with_service(tmp_path, work)
 
 
+def test_a_connect_right_behind_the_disconnect_that_ended_another_one_is_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = asyncio.Event()
+
+    async def forever(wanted: object) -> dict[str, IPAddress]:
+        looking.set()
+        await asyncio.sleep(100)
+        return {}
+
+    async def work(running: Running) -> None:
+        await with_tunnel(running)
+        with monkeypatch.context() as patched:
+            patched.setattr(names, "look_up", forever)
+            first = asyncio.create_task(running.service.connect())
+            await looking.wait()
+        # Both clients' requests have come before the cancelled one has its turn.
+        disconnect = asyncio.create_task(running.service.disconnect())
+        second = asyncio.create_task(running.service.connect())
+        await asyncio.gather(first, disconnect, second)
+        assert running.state in (State.CONNECTING, State.CONNECTED)
+        await running.until(State.CONNECTED)
+        assert lifecycle.load(tmp_path) is Target.SECURED
+
+    with_service(tmp_path, work)
+
+
+def test_a_connect_behind_a_disconnect_is_ended_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking: asyncio.Queue[object] = asyncio.Queue()
+
+    async def forever(wanted: object) -> dict[str, IPAddress]:
+        looking.put_nowait(wanted)
+        await asyncio.sleep(100)
+        return {}
+
+    async def work(running: Running) -> None:
+        await with_tunnel(running)
+        monkeypatch.setattr(names, "look_up", forever)
+        first = asyncio.create_task(running.service.connect())
+        await looking.get()
+        disconnect = asyncio.create_task(running.service.disconnect())
+        second = asyncio.create_task(running.service.connect())
+        await asyncio.gather(first, disconnect)
+        await looking.get()
+        await running.service.disconnect()
+        await second
+        assert running.state is State.DISCONNECTED
+        assert lifecycle.load(tmp_path) is Target.UNSECURED
+
+    with_service(tmp_path, work)
+
+
 def test_a_client_that_leaves_does_not_take_its_connect_along(tmp_path: Path) -> None:
     async def work(running: Running) -> None:
         await with_tunnel(running)

@@ -14,10 +14,14 @@ from engine.daemon.server import Client
 from engine.management.schema import (
     Detail,
     ErrorCode,
+    RelayChoice,
+    RelayList,
     SettingsPatch,
 )
 from engine.policy import State
+from tests.unit.daemon.test_relays import relay
 from tests.unit.daemon.test_service import BY_ADDRESS, Running, connected, refusal, with_service, with_tunnel
+from tests.unit.daemon.test_tunnels import CONF
 from tests.unit.service.fake import World
 from tests.unit.service.test_session import own_place
 
@@ -83,8 +87,9 @@ def test_always_require_vpn_blocks_from_the_start_and_after_the_users_stop(tmp_p
     with_service(tmp_path, next_start, world)
 
 
-def test_corrupt_settings_block_at_the_start_and_say_why_until_one_is_changed(tmp_path: Path) -> None:
-    (tmp_path / "settings.json").write_bytes(b"\0" * 100)
+@pytest.mark.parametrize("content", [b"\0" * 100, b'{"version": 1, "settings": null}'])
+def test_corrupt_settings_block_at_the_start_and_say_why_until_one_is_changed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "settings.json").write_bytes(content)
 
     async def work(running: Running) -> None:
         assert running.world.table is not None
@@ -96,14 +101,33 @@ def test_corrupt_settings_block_at_the_start_and_say_why_until_one_is_changed(tm
     with_service(tmp_path, work)
 
 
-def test_a_corrupt_target_state_connects(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"?", b'{"version": 1, "target": null}'])
+def test_a_corrupt_target_state_connects(tmp_path: Path, content: bytes) -> None:
     with_service(tmp_path, with_tunnel)
-    (tmp_path / "target-state.json").write_bytes(b"?")
+    (tmp_path / "target-state.json").write_bytes(content)
 
     async def work(running: Running) -> None:
         await running.until(State.CONNECTED)
 
     with_service(tmp_path, work)
+
+
+@pytest.mark.parametrize("weight", [2**63, 10**400], ids=["2**63", "10**400"])
+def test_a_relay_list_that_cannot_be_keeps_nothing_from_starting_and_is_told(tmp_path: Path, weight: int) -> None:
+    async def choose_a_relay(running: Running) -> None:
+        await running.service.import_tunnel("me", CONF.partition("[Peer]")[0], False)
+        await running.service.load_relays(RelayList(relays=(relay("r", weight=12345),)))
+        await running.service.set_settings(SettingsPatch(choice=RelayChoice("me"), auto_connect=True))
+
+    async def next_start(running: Running) -> None:
+        await running.until(State.ERROR)
+        assert "weight must be 0 to 1,000,000: there are no relays" in running.service.notices[0]
+        assert (running.service.relays, status_of(running.service).cause_kind) == (RelayList(), "no-relay")
+
+    with_service(tmp_path, choose_a_relay)
+    path = tmp_path / "relays.json"
+    path.write_text(path.read_text().replace("12345", str(weight)))
+    with_service(tmp_path, next_start)
 
 
 def test_what_cannot_be_enforced_at_the_start_is_told_and_tried_again(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def test_no_file_means_the_defaults_and_a_written_one_comes_back(tmp_path: Path)
     [
         b"",
         b"{}",
+        b'{"version": 1, "settings": null}',
         b'{"version": 1, "settings": {"allow_lan": "yes"}}',
         b'{"version": 1, "settings": {"allow_wan": true}}',
         b'{"version": 1, "settings": {"dns": ["nine"]}}',

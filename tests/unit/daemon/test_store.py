@@ -83,6 +83,7 @@ def test_a_document_comes_back(tmp_path: Path) -> None:
         (b"[]", "a version and target"),
         (b'{"target": "secured"}', "a version and target"),
         (b'{"version": 1, "target": "secured", "more": 1}', "a version and target"),
+        (b'{"version": 1, "target": null}', "its target must not be null"),
         (b'{"version": 2, "target": "secured"}', "of a newer molehill"),
         (b'{"version": 0, "target": "secured"}', "a number from 1"),
         (b'{"version": true, "target": "secured"}', "a number from 1"),

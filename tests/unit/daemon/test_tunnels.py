@@ -89,6 +89,9 @@ def test_a_file_without_a_server_lends_its_keys_only(tmp_path: Path) -> None:
         ("DNS =", "MTU = 1200\nDNS =", "MTU must be 1280"),
         ("AllowedIPs = 0.0.0.0/0, ::/0\n", "", "no .Peer. has AllowedIPs"),
         ("DNS =", "DNS = " + ", ".join(f"10.0.0.{n}" for n in range(17)) + "\n#", "DNS: at most 16, not 17"),
+        ("10.64.0.2/32", "0.0.0.0/0", "a tunnel's addresses must name one host, not 0.0.0.0"),
+        ("vpn.example:51820", "224.0.0.1:5", "an endpoint's address must name one host, not 224.0.0.1"),
+        ("DNS = 10.64.0.1", "DNS = 224.0.0.1", "a tunnel's gateways must name one host, not 224.0.0.1"),
         ("[Interface]", "[Interlace]", "line 1"),
     ],
 )

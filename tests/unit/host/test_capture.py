@@ -79,6 +79,13 @@ def test_the_api_is_reached_outside_by_root_itself_at_its_port_alone() -> None:
     assert all(rule.table != MAIN for rule in rules(capture, 6))
 
 
+def test_a_scope_stays_out_of_the_rules() -> None:
+    scoped = ip_address("fe80::1%eth0")
+    capture = Capture("mh0", MARK, local_dns=(scoped,), api=Endpoint(scoped, 443, 6))
+    found = [rule.to for rule in rules(capture, 6) if rule.to is not None]
+    assert found == [ip_network("fe80::1/128")] * 3
+
+
 def test_a_list_of_included_users_captures_nobody_else() -> None:
     found = rules(Capture("mh0", MARK, included_uids=(1000,)), 4)
     assert all(rule.uid == 1000 for rule in found if rule.table == MARK)

@@ -269,6 +269,24 @@ def test_what_may_come_next_is_made_ready_while_nothing_happens(monkeypatch: pyt
     asyncio.run(main())
 
 
+def test_without_a_tunnel_only_error_is_made_ready_and_that_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ready, faults = policy(State.ERROR, tunnel=None), list[Policy](), list[object]()
+    monkeypatch.setattr(firewall_module, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(apply, "load", lambda policy, access, former: None)
+    monkeypatch.setattr(apply, "prepare", ready.append)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+        nftables = Nftables()
+        await nftables.apply(now)
+        await soon(lambda: len(ready) == 2)
+        await nftables.close()
+
+    asyncio.run(main())
+    assert ready == [now, replace(now, allow_lan=True)]
+    assert faults == []
+
+
 def test_nftables_looks_for_a_table_until_it_knows_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(apply, "load", lambda policy, access, former: calls.append("load"))

@@ -322,6 +322,26 @@ def test_news_of_a_lost_interface_while_another_one_is_being_opened_is_of_the_fo
     asyncio.run(main())
 
 
+def test_without_a_tun_the_host_blocks_and_the_next_connect_opens_one() -> None:
+    world = World(breaks_tun=True)
+
+    async def main() -> None:
+        session = begun_disconnected(world)
+        await session.start(connecting=False)
+        session.connect()
+        status = await session.until(State.ERROR)
+        await soon(lambda: not session.status.machine.enforced)
+        assert "in use by another process" in status.line()
+        assert "block" in world.log
+        assert "capture" not in world.log
+        world.breaks_tun = False
+        await connected(session)
+        assert session.status.machine.enforced
+        await session.leave(keep=False)
+
+    asyncio.run(main())
+
+
 def test_a_fault_of_ours_is_told_as_one_and_not_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(session: Session, world: World) -> None:
         async def broken(config: object) -> None:

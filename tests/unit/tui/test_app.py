@@ -18,6 +18,7 @@ from engine.management import schema
 from engine.management.schema import ErrorCode, SettingsPatch
 from engine.tui import link
 from engine.tui.app import MolehillApp
+from engine.tui.letters import big
 from tests import management_fake as fake
 from tests.management_fake import FakeDaemon, Refused
 from tests.unit.tui.scenes import HOME, LATER, RELAY, SCENES, STRICT, Scene, hero, playing, text_of, until
@@ -55,6 +56,12 @@ class Played:
 async def played(folder: Path, scene: Scene) -> AsyncIterator[Played]:
     async with playing(scene, folder, SIZE) as (app, pilot, daemon):
         yield Played(app, pilot, daemon)
+
+
+def shows(app: MolehillApp, word: str, *, large: bool) -> bool:
+    """Whether this word alone is there, whole, in letters of this size."""
+    text, rows = "\n".join(text_of(app)), big(word).splitlines()
+    return all((row in text) is large for row in rows) and (word in text) is not large
 
 
 # Keys
@@ -144,6 +151,33 @@ def test_events_scroll_by_keys(tmp_path: Path) -> None:
             await it.sees("molehill 0.1.0 serves")
             await it.press(*["pageup"] * 6)
             await it.sees("the resolver's file was overwritten")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("name", "word"), [("connected", "CONNECTED"), ("disconnected", "DISCONNECTED")])
+def test_the_word_is_in_large_letters_where_they_have_room_and_follows_the_window(
+    tmp_path: Path, name: str, word: str
+) -> None:
+    async def story() -> None:
+        async with played(tmp_path, SCENES[name]) as it:
+            await it.sees(big(word).splitlines()[0])
+            for size in ((40, 12), (60, 14), SIZE):
+                await it.pilot.resize_terminal(*size)
+                large = size == SIZE or (size[0] == 60 and word == "CONNECTED")
+                await it.until(lambda large=large: shows(it.app, word, large=large))
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("size", "large"), [((40, 12), False), ((60, 14), False), (SIZE, True)])
+def test_a_window_that_is_small_from_the_start_has_the_plain_word(
+    tmp_path: Path, size: tuple[int, int], large: bool
+) -> None:
+    async def story() -> None:
+        async with playing(SCENES["disconnected"], tmp_path, size) as (app, pilot, _):
+            app.screen.scroll_home(animate=False)  # it begins at the settings, which have the focus
+            await until(pilot, lambda: shows(app, "DISCONNECTED", large=large))
 
     asyncio.run(story())
 

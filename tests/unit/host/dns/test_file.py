@@ -405,3 +405,27 @@ def test_in_place_the_former_file_comes_back_wherever_the_crash_was(
         crashing.close()
         ResolvConf(root).recover()
         assert conf.read_bytes() == former
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_disk_that_takes_a_byte_at_a_time_gets_the_record_and_the_file_whole(
+    root: Path, conf: Path, monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    write, replace = os.write, os.replace
+
+    def busy(source: Any, target: Any) -> None:
+        if Path(target) == conf:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        replace(source, target)
+
+    crashed = ResolvConf(root)
+    with monkeypatch.context() as patched:
+        patched.setattr(file_module.os, "write", lambda fd, content: write(fd, content[:1]))
+        if in_place:
+            patched.setattr(file_module.os, "replace", busy)
+        set_(crashed)
+    crashed.close()
+    assert conf.read_text().splitlines()[1:] == ["nameserver 10.64.0.1", "nameserver fc00:64::1"]
+    ResolvConf(root).recover()
+    assert conf.read_bytes() == FORMER
+    assert nothing_left(root)
