@@ -103,6 +103,12 @@ def test_a_file_that_could_never_be_a_tunnel_is_refused(tmp_path: Path, old: str
     assert Tunnels(tmp_path).names() == []
 
 
+@pytest.mark.parametrize(("old", "new"), [("10.64.0.2/32", "0.0.0.0/0"), ("DNS = 10.64.0.1", "DNS = 224.0.0.1")])
+def test_a_file_that_only_lends_its_keys_is_checked_as_well(tmp_path: Path, old: str, new: str) -> None:
+    with pytest.raises(ValueError, match="must name one host"):
+        Tunnels(tmp_path).add("me", CONF.partition("[Peer]")[0].replace(old, new))
+
+
 def test_a_broken_file_is_left_out_of_the_list_and_unreadable(tmp_path: Path) -> None:
     tunnels = Tunnels(tmp_path)
     tunnels.add("se1", CONF)
