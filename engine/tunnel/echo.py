@@ -43,10 +43,10 @@ def echo_request(source: IPAddress, destination: IPAddress, ident: int, sequence
     return struct.pack("!IHBB", 0x60000000, len(icmp), _ICMPV6, _TTL) + source.packed + destination.packed + icmp
 
 
-def echo_reply_sequence(packet: bytes) -> int | None:
-    """The sequence number of an echo reply without options or extension headers; None when it is not one."""
+def echo_reply(packet: bytes) -> tuple[IPAddress, int] | None:
+    """Who answers, and the sequence number, of an echo reply without options or extension headers; else None."""
     if len(packet) >= 28 and packet[0] == 0x45 and packet[9] == _ICMP and packet[20] == 0:
-        return int.from_bytes(packet[26:28], "big")
+        return IPv4Address(packet[12:16]), int.from_bytes(packet[26:28], "big")
     if len(packet) >= 48 and packet[0] >> 4 == 6 and packet[6] == _ICMPV6 and packet[40] == 129:
-        return int.from_bytes(packet[46:48], "big")
+        return IPv6Address(packet[8:24]), int.from_bytes(packet[46:48], "big")
     return None

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from engine.tunnel.clock import now, wall
-from engine.tunnel.echo import IPAddress, echo_reply_sequence, echo_request
+from engine.tunnel.echo import IPAddress, echo_reply, echo_request
 from engine.tunnel.events import (
     HandshakeCompleted,
     HandshakeGivenUp,
@@ -100,9 +100,10 @@ class Tunnel:
         self._dropped: Counter[Reason] = Counter()  # by the protocol; the datapath counts its own
         self._watch: LinkWatch | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._pings: dict[int, asyncio.Future[float]] = {}
+        self._pings: dict[tuple[IPAddress, int], asyncio.Future[float]] = {}  # by gateway and sequence number
         self._ping_ident = int.from_bytes(os.urandom(2), "big")
         self._ping_sequence = 0
+        self._closed = False
 
     async def start(self) -> None:
         """Open sockets and start the datapath's thread. OSError when the sockets cannot be had."""
@@ -112,11 +113,11 @@ class Tunnel:
         self._watch = LinkWatch(self._tun.name, self._link_changed)
         if self._watch.state is not None:
             self._link_changed(self._watch.state)
-        self._datapath.expect_probe(self._ping_ident)
         self._datapath.start()
 
     async def close(self) -> None:
         """Stop the thread, wipe all sessions, close the sockets. The TUN itself stays its owner's."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._watch is not None:
@@ -320,7 +321,8 @@ class Tunnel:
         elif event.kind is EventKind.TIMERS:
             self._traffic(link, time)
         elif event.kind is EventKind.PROBE:
-            ping = self._pings.get(echo_reply_sequence(event.data) or 0)
+            answer = echo_reply(event.data)
+            ping = self._pings.get(answer) if answer is not None else None
             if ping is not None and not ping.done():
                 ping.set_result(time)
 
@@ -407,17 +409,20 @@ class Tunnel:
         """
         link = self._links[peer]
         self._ping_sequence = self._ping_sequence % 0xFFFF + 1
-        sequence = self._ping_sequence
+        awaited = gateway, self._ping_sequence
         reply_time: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._pings[sequence] = reply_time
+        self._pings[awaited] = reply_time
+        self._datapath.expect_probe(self._ping_ident)
         try:
             begin = now()
-            link.native.probe(echo_request(source, gateway, self._ping_ident, sequence, size))
+            link.native.probe(echo_request(source, gateway, self._ping_ident, self._ping_sequence, size))
             return await asyncio.wait_for(reply_time, timeout) - begin
         except TimeoutError:
             return None
         finally:
-            del self._pings[sequence]
+            del self._pings[awaited]
+            if not self._pings and not self._closed:  # others' pings may have this identifier: their answers are theirs
+                self._datapath.expect_probe(None)
 
     def turns(self) -> tuple[int, ...]:
         """How many turns each thread of the datapath has made; it is asked for another. The same soon: it hangs."""

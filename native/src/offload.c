@@ -34,6 +34,16 @@ static void set_ip_length(uint8_t version, uint8_t *packet, uint32_t len) {
         mh_put16be(packet + 4, (uint16_t)(len - 40));
 }
 
+/* The pseudo-header's sum without its length. The field of an unfinished checksum holds it with the length of all: which
+ * addresses are in it, the kernel alone knows, for behind a routing header or a source route it is the last destination. */
+static uint64_t pseudo_of_all(const mh_split *s, uint32_t field) {
+    if (!s->complete || s->csum_start != s->l4 || s->csum_offset != field) return pseudo(s->version, s->proto, s->packet, 0);
+    uint8_t words[4];
+    memcpy(words, s->packet + s->l4 + field, 2);
+    mh_put16be(words + 2, (uint16_t)~(s->len - s->l4));
+    return mh_sum(0, words, sizeof words);
+}
+
 static int begin_segments(mh_split *s, uint8_t type, const mh_facts *f) {
     const uint8_t proto = type == MH_VNET_GSO_UDP_L4 ? IPPROTO_UDP : IPPROTO_TCP;
     if (f->fragment != MH_WHOLE || f->proto != proto || (type == MH_VNET_GSO_TCPV4 && f->version != 4) ||
@@ -48,6 +58,7 @@ static int begin_segments(mh_split *s, uint8_t type, const mh_facts *f) {
     s->header_len = s->l4 + l4_header;
     if (s->len <= s->header_len) return MH_REASON_MALFORMED;
     const uint32_t payload = s->len - s->header_len;
+    s->pseudo = pseudo_of_all(s, proto == IPPROTO_TCP ? TCP_CHECKSUM : UDP_CHECKSUM);
     s->split = true;
     s->complete = false; /* every segment's checksum is computed anyway */
     s->no_udp_checksum = proto == IPPROTO_UDP && mh_get16be(s->packet + s->l4 + UDP_CHECKSUM) == 0 && s->version == 4;
@@ -131,7 +142,9 @@ uint32_t mh_split_next(mh_split *s, uint8_t *out) {
     }
     mh_put16be(l4 + field, 0);
     if (!s->no_udp_checksum) {
-        const uint64_t header = mh_sum(pseudo(s->version, s->proto, out, l4_len), l4, s->header_len - s->l4);
+        uint8_t length[2];
+        mh_put16be(length, (uint16_t)l4_len);
+        const uint64_t header = mh_sum(mh_sum(s->pseudo, length, sizeof length), l4, s->header_len - s->l4);
         const uint16_t sum = mh_checksum(header + summed);
         mh_put16be(l4 + field, sum ? sum : 0xFFFF);
     }

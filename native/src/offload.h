@@ -41,6 +41,7 @@ typedef struct {
     uint8_t version, proto;
     bool split, complete; /* complete: one packet, its checksum still to be finished */
     bool no_udp_checksum;
+    uint64_t pseudo; /* of every segment's checksum, but for its length */
     uint16_t csum_start, csum_offset;
 } mh_split;
 

@@ -19,7 +19,7 @@ from native.datapath import Datapath
 from native.endpoint import Endpoint
 from native.reasons import Reason
 from native.ring import EventKind
-from tests.offload_twin import gso_header, split, with_checksums
+from tests.offload_twin import gso_header, split, unfinished, with_checksums
 from tests.unit.native.pair import (
     BLOCK_ALL,
     SECOND,
@@ -119,7 +119,7 @@ def test_a_super_packet_is_split_sealed_opened_and_joined_again(outer: str) -> N
         for l4, size in ((TCP(sport=1, dport=2, seq=9, flags="PA"), 1380), (UDP(sport=1, dport=2), 1000)):
             for ip in (IP(src="10.0.0.1", dst="10.0.0.2", flags="DF"), IPv6(src="fd00::1", dst="fd00::2")):
                 packet = with_checksums(bytes(ip / l4 / Raw(payload)))
-                a.write(packet, VNET_HDR.pack(*vars(gso_header(packet, size)).values()))
+                a.write(unfinished(packet), VNET_HDR.pack(*vars(gso_header(packet, size)).values()))
                 carry(a, b)
                 got = b.tun.recv(1 << 17)
                 assert VNET_HDR.unpack(got[:10]) == tuple(vars(gso_header(packet, size)).values())
@@ -131,9 +131,9 @@ def test_a_device_without_offloads_gets_the_segments_of_a_super_packet() -> None
     with connected(vnet_hdr=True) as (a, b):
         packet = with_checksums(bytes(IP(src="10.0.0.1", dst="10.0.0.2") / TCP(flags="A") / Raw(b"x" * 5000)))
         header = gso_header(packet, 1380)
-        pieces = split(packet, header)
+        pieces = split(unfinished(packet), header)
         assert isinstance(pieces, list)
-        a.write(packet, VNET_HDR.pack(*vars(header).values()))
+        a.write(unfinished(packet), VNET_HDR.pack(*vars(header).values()))
         carry(a, b)
         assert [b.read() for _ in pieces] == pieces
 
@@ -143,7 +143,7 @@ def test_a_small_packet_goes_before_super_packets_that_wait_but_never_before_tho
         packet = with_checksums(
             bytes(IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=sport, flags="A") / Raw(letter * 2760))
         )
-        return packet, VNET_HDR.pack(*vars(gso_header(packet, 1380)).values())
+        return unfinished(packet), VNET_HDR.pack(*vars(gso_header(packet, 1380)).values())
 
     def small(sport: int, letter: bytes) -> tuple[bytes, bytes]:
         return bytes(IP(src="10.0.0.1", dst="10.0.0.2") / TCP(sport=sport, flags="A") / Raw(letter * 10)), bytes(10)
@@ -165,7 +165,7 @@ def test_a_small_packet_goes_before_super_packets_that_wait_but_never_before_tho
 def test_a_flood_of_small_packets_does_not_starve_super_packets() -> None:
     with connected(vnet_hdr=True) as (a, b):
         packet = with_checksums(bytes(IP(src="10.0.0.1", dst="10.0.0.2") / TCP(flags="A") / Raw(b"x" * 2760)))
-        a.write(packet, VNET_HDR.pack(*vars(gso_header(packet, 1380)).values()))
+        a.write(unfinished(packet), VNET_HDR.pack(*vars(gso_header(packet, 1380)).values()))
         for number in range(50):
             a.write(udp(bytes([number])))
         a.path.turn()
@@ -188,10 +188,10 @@ def test_more_than_the_backlog_holds_arrives_whole_and_in_order() -> None:
             l4 = TCP(seq=number, flags="A") / Raw(b"x" * 800)
             packet = with_checksums(bytes(IP(src="10.0.0.1", dst="10.0.0.2", id=100 * number) / l4))
             header = gso_header(packet, 20)
-            made = split(packet, header)
+            made = split(unfinished(packet), header)
             assert isinstance(made, list)
             pieces += made
-            a.write(packet, VNET_HDR.pack(*vars(header).values()))
+            a.write(unfinished(packet), VNET_HDR.pack(*vars(header).values()))
             if number % 10 == 9:  # it reads all that is there, and is through with two of them
                 turn()
         assert a.path.statistics()["tun_reads"] < 80  # no room for what has been written last

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP  # type: ignore[import-untyped]
-from scapy.layers.inet6 import IPv6  # type: ignore[import-untyped]
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_LSRR  # type: ignore[import-untyped]
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrRouting  # type: ignore[import-untyped]
 from scapy.layers.l2 import GRE  # type: ignore[import-untyped]
 from scapy.packet import Packet, Raw  # type: ignore[import-untyped]
 from scapy.utils import checksum  # type: ignore[import-untyped]
@@ -13,14 +13,18 @@ from native.reasons import Reason
 from tests.offload_twin import (
     EVERY_KIND,
     GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
     NEEDS_CSUM,
     TCP4,
     UDP4,
     Header,
     gso_header,
     join,
+    naive_split,
     parsed,
     split,
+    unfinished,
     with_checksums,
 )
 
@@ -112,6 +116,35 @@ def test_a_checksum_behind_what_was_judged_is_finished(packet: Packet, start: in
 def test_a_super_packet_whose_tcp_header_is_cut_is_malformed() -> None:
     packet = tcp(1, b"")
     assert split(packet, gso_header(packet, 100)) == Reason.MALFORMED
+
+
+@pytest.mark.parametrize("l4", [TCP(flags="A"), UDP(sport=1, dport=2)], ids=["TSO", "USO"])
+@pytest.mark.parametrize(
+    ("routed", "last"),
+    [
+        (
+            IPv6(src="fd00::1", dst="fd00::2") / IPv6ExtHdrRouting(type=2, segleft=1, addresses=["fd00::99"]),
+            IPv6(src="fd00::1", dst="fd00::99"),
+        ),
+        (
+            IP(src="10.0.0.1", dst="10.0.0.2", options=[IPOption_LSRR(routers=["10.0.0.99"])]),
+            IP(src="10.0.0.1", dst="10.0.0.99"),
+        ),
+    ],
+    ids=["routing header", "source route"],
+)
+def test_segments_on_a_detour_are_summed_for_their_last_destination(routed: Packet, last: Packet, l4: Packet) -> None:
+    """The addresses of the pseudo-header (RFC 8200 8.1) are in the unfinished checksum alone."""
+    at, field = len(bytes(routed)), 16 if TCP in l4 else 6
+    header = 20 if TCP in l4 else 8
+    straight = bytes(last / l4 / Raw(b"x" * 2500))
+    summed = unfinished(straight)[-2500 - header :]
+    kind = GSO_UDP_L4 if UDP in l4 else GSO_TCPV6 if IPv6 in routed else GSO_TCPV4
+    packet = bytes(routed / l4 / Raw(b"x" * 2500))[:at] + summed
+    pieces = split(packet, Header(NEEDS_CSUM, kind, at + header, 1000, at, field))
+    assert isinstance(pieces, list)
+    expected = naive_split(with_checksums(straight), 1000)
+    assert [piece[at:] for piece in pieces] == [piece[-len(piece) + len(bytes(last)) :] for piece in expected]
 
 
 def test_a_fragment_is_no_super_packet() -> None:

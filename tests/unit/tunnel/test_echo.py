@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from engine.tunnel.echo import checksum, echo_reply_sequence, echo_request
+from engine.tunnel.echo import IPAddress, checksum, echo_reply, echo_request
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -31,10 +31,10 @@ def test_a_ping_between_families_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("packet", "sequence"),
+    ("packet", "answer"),
     [
-        (bytes(IP(src="10.0.0.2", dst="10.0.0.1") / ICMP(type=0, id=7, seq=513)), 513),
-        (bytes(IPv6(src="fd00::2", dst="fd00::1") / ICMPv6EchoReply(id=7, seq=513)), 513),
+        (bytes(IP(src="10.0.0.2", dst="10.0.0.1") / ICMP(type=0, id=7, seq=513)), (ip_address("10.0.0.2"), 513)),
+        (bytes(IPv6(src="fd00::2", dst="fd00::1") / ICMPv6EchoReply(id=7, seq=513)), (ip_address("fd00::2"), 513)),
         (bytes(IP(src="10.0.0.2", dst="10.0.0.1") / ICMP(type=8, id=7, seq=513)), None),
         (bytes(IP(src="10.0.0.2", dst="10.0.0.1") / UDP()), None),
         (b"", None),
@@ -42,8 +42,8 @@ def test_a_ping_between_families_is_refused() -> None:
         (b"\x60" * 47, None),
     ],
 )
-def test_only_echo_replies_have_a_sequence_number(packet: bytes, sequence: int | None) -> None:
-    assert echo_reply_sequence(packet) == sequence
+def test_only_echo_replies_answer(packet: bytes, answer: tuple[IPAddress, int] | None) -> None:
+    assert echo_reply(packet) == answer
 
 
 def test_the_checksum_of_an_odd_number_of_bytes_pads_with_zero() -> None:

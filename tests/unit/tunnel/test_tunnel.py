@@ -245,6 +245,19 @@ def test_the_engines_own_ping_is_answered_even_while_all_applications_are_blocke
     run(scenario)
 
 
+def test_an_applications_ping_is_answered_whatever_its_identifier_is_while_the_engine_does_not_ping() -> None:
+    async def scenario(client: End, server: End) -> None:
+        client.engine.apply(PASS_ALL, ALL_PASS)
+        source, gateway = ip_address("10.0.0.1"), ip_address("10.0.0.2")
+        assert await client.engine.probe(public_key(KEYS[1]), source, gateway, 0.1) is None
+        request = IP(await server.receive())
+        reply = bytes(IP(src=request.dst, dst=request.src) / ICMP(type=0, id=request[ICMP].id, seq=7))
+        server.send(reply)
+        assert await client.receive() == reply
+
+    run(scenario)
+
+
 def test_a_removed_peer_is_gone_for_packets_and_for_the_status() -> None:
     async def scenario(client: End, server: End) -> None:
         client.send(datagram(b"one"))
