@@ -99,11 +99,14 @@ class Capture:
             self.frames.append(Frame(at, *judge(data, self._relays, self._bridge), data))
 
     def flush(self) -> None:
-        """Wait until all that has arrived by now is read. TimeoutError: it is behind, and has not seen everything."""
-        now = time.monotonic()
+        """Wait until all that has arrived by now is read. TimeoutError: it does not go on reading."""
+        now = since = time.monotonic()
+        read = self._read_until
         while self._read_until < now:
-            if time.monotonic() > now + _PATIENCE:
-                raise TimeoutError(f"a witness is more than {_PATIENCE:g} s behind")
+            if self._read_until != read:
+                read, since = self._read_until, time.monotonic()
+            elif time.monotonic() > since + _PATIENCE:
+                raise TimeoutError(f"a witness has read nothing for {_PATIENCE:g} s")
             time.sleep(0.005)
 
     def lost(self) -> int:
