@@ -96,9 +96,9 @@ class LinuxTun:
             if offload:
                 set_vnet_hdr_len(fd)
             self.offloads = negotiate_offloads(fd) if offload else 0
-            self._tun.persist(persist)
             self.set_mtu(mtu)
             self._mtu = mtu
+            self._tun.persist(persist)  # last: one that cannot be had is not left behind
         except BaseException:
             self.close()
             raise

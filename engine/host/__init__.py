@@ -2,7 +2,7 @@
 
 from engine.host.capture import DEFAULT_ROUTES, Capture, Endpoint
 from engine.host.dns import DnsError, ResolversWatch, SystemDns
-from engine.host.netlink import Disturbance, Host, HostError, is_captured
+from engine.host.netlink import Disturbance, Host, HostError, InterfaceGone, is_captured
 from engine.host.notes import Notes
 from engine.host.offline import OfflineMonitor
 from engine.host.resume import ResumeWatch
@@ -17,6 +17,7 @@ __all__ = [
     "Endpoint",
     "Host",
     "HostError",
+    "InterfaceGone",
     "Notes",
     "OfflineMonitor",
     "ResolversWatch",

@@ -24,7 +24,7 @@ from typing import TypeVar
 from engine.host import rtnetlink, sysctl
 from engine.host.capture import LOWEST_END, PRIORITY_END, Capture, IPAddress, Rule, guests_table, rules
 from engine.host.guests import Way, to_guests, uplinks
-from engine.host.rtnetlink import RTN_UNICAST, UNREACHABLE_METRIC, Change, Foreign, Route, Socket
+from engine.host.rtnetlink import RTN_LOCAL, RTN_UNICAST, UNREACHABLE_METRIC, Change, Foreign, Route, Socket
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,10 @@ T = TypeVar("T")
 
 class HostError(Exception):
     """The machine refused a change: one sentence that says what and why."""
+
+
+class InterfaceGone(HostError):
+    """The interface to capture with is not there (any more): only a new TUN helps."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,10 @@ class Host:
         def work(netlink: Socket) -> None:
             self._captured = None
             self._captured = capture, _capture(netlink, capture)
-            self._follow_guests(netlink, *self._captured)
+            try:
+                self._follow_guests(netlink, *self._captured)
+            except (HostError, OSError) as error:  # in doubt guests get no answers; nothing else depends on it
+                log.warning("the routes to guests are left as they are: %s", error)
             if before := _in_front(netlink, LOWEST_END):
                 raise HostError(f"{before}, so packets may go past the tunnel: remove it")
 
@@ -89,24 +96,29 @@ class Host:
         Guests that have come or gone are no disturbance: their routes are set. That the interface is lost is said once.
         """
 
+        asked: tuple[Capture, int] | None = None
+
         def work(netlink: Socket) -> Disturbance | None:
-            if self._captured is None:
+            nonlocal asked
+            asked = self._captured
+            if asked is None:
                 return None
-            found = _compare(netlink, *self._captured)
+            found = _compare(netlink, *asked)
             if found is None:
-                self._follow_guests(netlink, *self._captured)
-            elif found.lost:
-                self._captured = None
+                self._follow_guests(netlink, *asked)
             return found
 
-        return await self._run(work)
+        found = await self._run(work)
+        if found is not None and found.lost and self._captured is asked:
+            self._captured = None  # only now: an answer that was late has not been heard, and is asked for again
+        return found
 
     async def block(self, capture: Capture) -> None:
         """Without an interface to route into: what `capture` would catch is unreachable. HostError."""
 
         def work(netlink: Socket) -> None:
-            sysctl.prepare()
-            _make(netlink, _blocking(netlink, capture)[0])
+            self._captured = None  # nothing is as that one left it
+            _block(netlink, capture)
 
         await self._run(work)
 
@@ -177,13 +189,29 @@ def is_captured() -> bool:
         raise HostError(f"the policy rules cannot be read: {error.strerror or error}") from error
 
 
+def _block(netlink: Socket, capture: Capture) -> None:
+    """What blocks even without an interface, and no exception beyond it. It needs no descriptor but the socket's."""
+    for changes in _blocking(netlink, capture):
+        _make(netlink, changes)
+
+
 def _capture(netlink: Socket, capture: Capture) -> int:
-    """Capture; the interface's index."""
+    """Capture; the interface's index. If that fails, what blocks is tried nevertheless."""
+    try:
+        return _capture_all(netlink, capture)
+    except (HostError, OSError):
+        try:
+            _block(netlink, capture)
+        except (HostError, OSError) as worse:
+            log.error("nothing could be made unreachable either: %s", worse)
+        raise
+
+
+def _capture_all(netlink: Socket, capture: Capture) -> int:
     sysctl.prepare()
     index = netlink.index(capture.interface)
     if index is None:
-        _make(netlink, _blocking(netlink, capture)[0])
-        raise HostError(f"the interface {capture.interface} does not exist")
+        raise InterfaceGone(f"the interface {capture.interface} does not exist")
     sysctl.quiet_interface(capture.interface)
     for address in capture.addresses:
         if address.version == 6 and not sysctl.has_ipv6(capture.interface):
@@ -203,8 +231,9 @@ def _capture(netlink: Socket, capture: Capture) -> int:
 
 def _release(netlink: Socket, interface: str | None, mark: int) -> None:
     index = netlink.index(interface) if interface is not None else None
-    if index is not None and netlink.link(index).kind != "tun":
-        log.warning("the interface %s is no tunnel: it is left alone", interface)
+    if index is not None and not (link := netlink.link(index)).stays:  # as each of ours does without its owner
+        why = "no tunnel of ours" if link.kind == "tun" else "no tunnel"
+        log.warning("the interface %s is %s: it is left alone", interface, why)
         index = None
     routes = [route for version in _versions() for route in netlink.routes(version, mark)]
     tunnels = {route.interface for route in routes if _is_tun(netlink, route.interface)} | {index}
@@ -221,10 +250,16 @@ def _compare(netlink: Socket, capture: Capture, index: int) -> Disturbance | Non
     before = _in_front(netlink, LOWEST_END)
     if before:
         return Disturbance(before)
-    for changes, how in zip(_plan(netlink, capture, index), ("missing", "not ours"), strict=True):
+    try:
+        differing, unknown = _plan(netlink, capture, index), None
+    except OSError as error:  # for want of descriptors, say: what blocks can be looked at without
+        differing, unknown = _blocking(netlink, capture), error
+    for changes, how in zip(differing, ("missing", "not ours"), strict=True):
         for change in changes:
             if not change.cosmetic:
                 return Disturbance(_in_front(netlink, PRIORITY_END) or f"{change.what} is {how}")
+    if unknown is not None:
+        raise unknown
     return None
 
 
@@ -330,7 +365,7 @@ def _reachable(netlink: Socket, address: IPAddress, mark: int) -> bool:
             log.warning("no answer to the question for a route to %s: %s", address, error)
         return error.errno not in _NO_WAY_OUT
     # A route through our own device would be the tunnel inside itself.
-    return kind == RTN_UNICAST and table != mark
+    return kind in (RTN_UNICAST, RTN_LOCAL) and table != mark  # local: another program of this machine carries it
 
 
 def _route_mtu(netlink: Socket, address: IPAddress, mark: int) -> int:

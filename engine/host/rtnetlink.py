@@ -22,7 +22,7 @@ from engine.host.guests import Way
 PROTOCOL = 109  # routing protocol number of our rules and routes (rt_protos: unassigned)
 UNREACHABLE_METRIC = 0xFFFFFFFF
 TIMEOUT = 10.0  # seconds for an answer of the kernel
-RTN_UNICAST, RTN_UNREACHABLE = 1, 7
+RTN_UNICAST, RTN_LOCAL, RTN_UNREACHABLE = 1, 2, 7
 _RTN_ANY = 0  # RTN_UNSPEC
 # RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE: notes of every change
 GROUPS = (1, 5, 7, 8, 9, 11, 19)
@@ -55,7 +55,8 @@ _IFA_F_PERMANENT = 0x80
 _RTAX_MTU = 2
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
-_INFO_KIND = 1
+_INFO_KIND, _INFO_DATA = 1, 2
+_TUN_TYPE, _TUN_PERSIST = 3, 6  # IFLA_TUN_TYPE, with the value IFF_TUN, and IFLA_TUN_PERSIST
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,14 @@ class Route:
 
 @dataclass(frozen=True)
 class Link:
-    """A network device. `kind` is "tun" for TUN devices."""
+    """A network device. `kind` is "tun" for TUN devices and TAPs; `stays`: it is a TUN that stays without its owner."""
 
     index: int
     name: str
     kind: str
     up: bool
     mtu: int
+    stays: bool = False
 
 
 class Socket:
@@ -226,13 +228,16 @@ class Socket:
         """One network device."""
         (body, *_) = self.ask(_GETLINK, 0, struct.pack("=4xi8x", index))
         attributes = _attributes(body[16:])
-        kind = _attributes(attributes.get(_IFLA_LINKINFO, b"")).get(_INFO_KIND, b"")
+        info = _attributes(attributes.get(_IFLA_LINKINFO, b""))
+        kind = info.get(_INFO_KIND, b"")
+        data = _attributes(info.get(_INFO_DATA, b"")) if _text(kind) == "tun" else {}
         return Link(
             index=index,
             name=_text(attributes[_IFLA_IFNAME]),
             kind=_text(kind),
             up=bool(struct.unpack_from("=I", body, 8)[0] & _IFF_UP),
             mtu=_number(attributes[_IFLA_MTU]),
+            stays=data.get(_TUN_TYPE) == b"\1" and data.get(_TUN_PERSIST) == b"\1",
         )
 
     def way(self, address: IPAddress, mark: int) -> tuple[int, int, int, int]:

@@ -56,6 +56,8 @@ class Connection:
         It waits until `pause` seconds have passed since the last one began.
         """
         await self.end()
+        if not pause:
+            self.problem = ""  # a command: what came of earlier attempts, maybe by other servers, is no news
         wait = self._began + pause - now()
         self._tasks = [asyncio.create_task(self._attempt(tunnel, configuration, timeout, wait), name="attempt")]
 

@@ -22,7 +22,7 @@ from typing import TypeVar
 from engine import state
 from engine.filter import Compiled, compile_policy
 from engine.firewall import FirewallError
-from engine.host import Capture, HostError
+from engine.host import Capture, HostError, InterfaceGone
 from engine.policy import MARK, Policy
 from engine.service.builder import DEFAULT_MTU, Configuration
 from engine.service.connection import SILENT
@@ -30,7 +30,6 @@ from engine.service.firewall import loosens
 from engine.service.ports import FirewallPort, HostPort, OnTun, OpenTun, OpenTunnel, TunnelPort, TunPort
 from engine.state import Cause, CauseKind
 from engine.tunnel.events import TunnelEvent
-from tun import TunError
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +41,11 @@ T = TypeVar("T")
 class Failed(Exception):
     """An effect failed: the event that says so."""
 
-    def __init__(self, event: state.ApplyFailed | state.Fatal) -> None:
-        super().__init__(str(event.cause))
+    def __init__(self, event: state.ApplyFailed | state.Fatal | state.DeviceLost) -> None:
+        told, self.why = (
+            (event.why, event.why) if isinstance(event, state.DeviceLost) else (str(event.cause), event.cause.detail)
+        )
+        super().__init__(told)
         self.event = event
 
 
@@ -80,6 +82,7 @@ class Enforcement:
         self._tun: TunPort | None = None
         self.tunnel: TunnelPort | None = None
         self._lost = False
+        self._gone = False  # the last capture did not find its interface
         self._captured: Capture | None = None
         self._compiled: Compiled | None = None
         self._in_force: Policy | None = None  # None: in doubt
@@ -111,7 +114,7 @@ class Enforcement:
         """Open the TUN and give it this policy's program; nothing else changes yet. Failed."""
         try:
             await self._open(configuration)
-        except (OSError, TunError) as error:
+        except Exception as error:
             raise not_applied(CauseKind.TUN_DEVICE, error) from error
         await self._publish(policy, configuration)
 
@@ -123,7 +126,7 @@ class Enforcement:
         self._captured = None
         try:
             await self._open(configuration)
-        except (OSError, TunError) as error:
+        except Exception as error:  # also that no thread could be started
             try:  # no TUN is no reason to leave everything open
                 await within("the kernel's routing", self._host.block(capture))
             except (OSError, HostError) as worse:
@@ -131,9 +134,15 @@ class Enforcement:
             raise not_applied(CauseKind.TUN_DEVICE, error) from error
         try:
             await within("the kernel's routing", self._host.capture(capture))
+        except InterfaceGone as error:  # deleted since the policy was published, or by a release of ours that was late
+            again, self._gone = not self._gone, True
+            self.lost()
+            if again:
+                raise Failed(state.DeviceLost(str(error))) from error
+            raise not_applied(CauseKind.TUN_DEVICE, error) from error
         except (OSError, HostError) as error:
             raise not_applied(CauseKind.TUN_DEVICE, error) from error
-        self._captured = capture
+        self._captured, self._gone = capture, False
 
     async def set_mtu(self, mtu: int, policy: Policy, configuration: Configuration) -> None:
         """Let the TUN have this MTU where the configuration names none. Failed."""
@@ -150,8 +159,9 @@ class Enforcement:
         ):
             try:
                 await within(what, work())
-            except (FirewallError, HostError, OSError) as error:
-                problems.append(str(error))
+            except Exception as error:  # whatever it was: the rest has to go, too
+                known = isinstance(error, FirewallError | HostError | OSError)
+                problems.append(str(error) if known else repr(error))
         await _close(tunnel, tun)
         if problems:
             raise Failed(state.Fatal(Cause(CauseKind.INTERNAL, "; ".join(problems))))
@@ -182,6 +192,13 @@ class Enforcement:
         """Close tunnel and TUN; a persistent interface stays."""
         await _close(*self._take_out())
 
+    async def discard(self) -> None:
+        """Close tunnel and TUN, and let the interface go."""
+        tunnel, tun = self._take_out()
+        await _close(tunnel, None)
+        if tun is not None:
+            tun.discard()
+
     def _take_out(self) -> tuple[TunnelPort | None, TunPort | None]:
         tunnel, tun = self.tunnel, self._tun
         self.tunnel = self._tun = self._captured = None
@@ -196,10 +213,7 @@ class Enforcement:
         try:
             if self._lost:
                 self._lost = False
-                tunnel, tun = self._take_out()
-                await _close(tunnel, None)
-                if tun is not None:
-                    tun.discard()
+                await self.discard()
             self._compiled = compile_policy(policy)
             if self.tunnel is not None:
                 self.tunnel.apply(self._compiled.code, self._compiled.ids)
@@ -232,7 +246,7 @@ class Enforcement:
         """A killed run in the firewall mode has left its table: it names another server, and ours would be blocked."""
         try:
             await within("nftables", self._firewall.remove())
-        except (FirewallError, TimeoutError) as error:
+        except Exception as error:  # what is to be enforced is
             log.error("%s; what it blocks stays blocked", error)
 
     async def _open(self, configuration: Configuration) -> None:
@@ -244,7 +258,7 @@ class Enforcement:
         tunnel = self._open_tunnel(self._tun, self._on_event)
         try:
             await within("the tunnel", tunnel.start())
-        except OSError:
+        except Exception:
             await _close(tunnel, None)
             raise
         self.tunnel = tunnel
@@ -252,7 +266,7 @@ class Enforcement:
             tunnel.apply(self._compiled.code, self._compiled.ids)
 
     async def _opened(self, name: str, mtu: int) -> TunPort:
-        """The TUN, opened in a thread: it may hang, the loop must not. One that comes too late is closed."""
+        """The TUN, opened in a thread: it may hang, the loop must not. One that comes too late goes."""
         loop = asyncio.get_running_loop()
         opened: asyncio.Future[TunPort] = loop.create_future()
 
@@ -260,7 +274,7 @@ class Enforcement:
             if not opened.done():
                 opened.set_result(tun) if tun is not None else opened.set_exception(error or OSError("no TUN"))
             elif tun is not None:
-                tun.close()
+                tun.discard()  # it is persistent, and nobody's any more
 
         def work() -> None:
             tun: TunPort | None = None
@@ -273,7 +287,7 @@ class Enforcement:
                 loop.call_soon_threadsafe(deliver, tun, failure)
             except RuntimeError:  # the loop has ended meanwhile
                 if tun is not None:
-                    tun.close()
+                    tun.discard()
 
         threading.Thread(target=work, name="open-tun", daemon=True).start()
         return await within("the TUN device", opened)

@@ -34,6 +34,7 @@ class Monitor:
         self._rx_bytes = rx_bytes
         self._rx_at = now
         self._pinging_since: float | None = None
+        self._resumed = False
         self.next_look = now + SILENT_SECONDS
 
     def sent(self, now: float) -> None:
@@ -44,9 +45,12 @@ class Monitor:
     def resumed(self, now: float) -> None:
         """The machine has slept: ping at once, and give the peer the full time to answer."""
         self._rx_at = self._pinging_since = self.next_look = now
+        self._resumed = True  # what was received before the sleep is no sign of life
 
     def look(self, now: float, rx_bytes: int, unanswered_since: float) -> Action:
         """Judge by the bytes received so far and by when the first unanswered packet was sent (0: there is none)."""
+        if self._resumed:
+            self._resumed, self._rx_bytes = False, rx_bytes
         slept = now - self.next_look >= SLEPT_SECONDS
         if slept or rx_bytes != self._rx_bytes:
             self._rx_bytes, self._rx_at, self._pinging_since = rx_bytes, now, None

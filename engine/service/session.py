@@ -171,9 +171,12 @@ class Session:
             if self._watches is not None:
                 self._watches.close()
                 self._watches = None
-            await self._enforcement.close_tunnel()
+            if self._machine.situation.policy.blocks:
+                await self._enforcement.close_tunnel()
+            else:
+                await self._enforcement.discard()
             self._give_up_place()
-            why = error.event.cause.detail if isinstance(error, Failed) else str(error)
+            why = error.why if isinstance(error, Failed) else str(error)
             raise Unavailable(why) from None
         self._runner = asyncio.create_task(self._run(), name="session")
         if not connecting:
@@ -263,6 +266,8 @@ class Session:
         `keep`: Error's policy is put in force, and TUN, routes and firewall stay behind without us, and block. Else
         the explicit disconnect: all is as before `start`.
         """
+        if self._closed:
+            return self._status
         configurations = [each for _, each in self._numbered]
         if keep is not configurations[0].always_require_vpn or self._machine.state is State.DISCONNECTED:
             self.post(self._changed(*(replace(each, always_require_vpn=keep) for each in configurations)))
@@ -295,6 +300,7 @@ class Session:
         await self._firewall.close()
         await self._resolvers.close()
         self._give_up_place()
+        self._idle.set()  # for who waits: nothing is handled any more
 
     def post(self, event: state.Event) -> None:
         """Queue an event for the state machine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -286,6 +287,88 @@ def test_an_interface_that_is_no_tunnel_is_never_deleted_and_keeps_nothing_block
     assert "the interface eth0 is no tunnel: it is left alone" in caplog.text
     assert device.has_interface("eth0")
     assert not is_captured()
+    tun.close()
+
+
+@pytest.mark.parametrize("kind", ["tap", "tun"])
+def test_another_programs_interface_of_our_name_is_never_deleted(device: Namespace, kind: str) -> None:
+    if kind == "tap":
+        device.ip("tuntap add mode tap name mh0")
+        release()
+        assert device.has_interface("mh0")
+    else:
+        theirs = LinuxTun("mh0")  # it goes with its owner: ours stay
+        release()
+        assert device.has_interface("mh0")
+        theirs.close()
+
+
+def test_block_needs_no_interface_and_leaves_no_exception_beyond_what_is_wanted(device: Namespace) -> None:
+    async def work() -> None:
+        host = Host()
+        await host.block(replace(CAPTURE, lan=LAN))
+        for address in FAR:
+            assert (way(device, address), marked(device, address)) == ("none", "eth0")
+        assert way(device, LAN_V4) == "eth0"
+        await host.block(CAPTURE)
+        for address in (*FAR, *NEAR):
+            assert way(device, address) == "none"
+        assert await host.disturbed() is None
+        await host.close()
+
+    before = snapshot(device)
+    asyncio.run(work())
+    release()
+    assert snapshot(device) == before
+
+
+def test_without_a_descriptor_to_be_had_what_blocks_is_set_nevertheless(
+    device: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        host = Host()
+        assert await host.disturbed() is None  # it has its socket now
+        assert await host.reachable(ip_address(FAR_V4), MARK)
+        with monkeypatch.context() as patch:
+            patch.setattr("engine.host.netlink.sysctl.prepare", without_descriptors)
+            with pytest.raises(HostError, match="Too many open files"):
+                await host.capture(CAPTURE)
+        for address in FAR:
+            assert way(device, address) in ("none", "mh0")
+        await host.close()
+
+    def without_descriptors() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    tun = LinuxTun("mh0", persist=True)
+    asyncio.run(work())
+    release()
+    tun.close()
+
+
+def test_a_server_on_this_machine_is_reachable(device: Namespace) -> None:
+    device.ip("link set lo up")
+
+    async def work() -> bool:
+        host = Host()
+        try:
+            return await host.reachable(ip_address("127.0.0.1"), MARK)
+        finally:
+            await host.close()
+
+    assert asyncio.run(work())
+
+
+def test_a_question_about_guests_that_fails_leaves_the_capture_in_force(
+    device: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr("engine.host.netlink.Socket.ways", busy)
+    tun = run_captured(device, replace(CAPTURE, guests=True))
+    assert way(device, FAR_V4) == "mh0"
+    release()
     tun.close()
 
 

@@ -58,6 +58,12 @@ def test_after_sleep_the_tunnel_gets_a_fresh_chance() -> None:
     assert monitor.look(3605.0, 10, 3600.0) is Action.PING
 
 
+def test_what_was_received_before_the_sleep_is_no_sign_of_life_after_it() -> None:
+    monitor = Monitor(0.0, 10)
+    monitor.resumed(500.0)
+    assert monitor.look(500.0, 4242, 0.0) is Action.PING
+
+
 def test_a_look_that_is_due_is_no_look_too_early_however_sums_are_rounded() -> None:
     start = 8.346961714244756
     assert start + 120.0 - start < 120.0

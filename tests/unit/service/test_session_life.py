@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine.host import Host, SystemDns
+from engine.host import Capture, Host, InterfaceGone, SystemDns
 from engine.policy import Policy, State
 from engine.service import Configuration, Session
 from engine.service.enforcement import Enforcement
@@ -337,6 +338,65 @@ def test_without_a_tun_the_host_blocks_and_the_next_connect_opens_one() -> None:
         world.breaks_tun = False
         await connected(session)
         assert session.status.machine.enforced
+        await session.leave(keep=False)
+
+    asyncio.run(main())
+
+
+def test_where_no_thread_can_be_had_to_open_the_tun_the_host_blocks_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+
+    async def main() -> None:
+        session = begun_disconnected(world)
+        await session.start(connecting=False)
+        with monkeypatch.context() as patch:
+            patch.setattr("engine.service.enforcement.threading.Thread.start", no_thread)
+            session.connect()
+            await session.until(State.ERROR)
+            assert "block" in world.log
+        await session.leave(keep=False)
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    asyncio.run(main())
+
+
+def test_leaving_twice_is_leaving_once() -> None:
+    async def main() -> None:
+        session = begun_disconnected(World())
+        await session.start(connecting=False)
+        first = await session.leave(keep=False)
+        async with asyncio.timeout(10):
+            assert await session.leave(keep=False) == first
+            await session.settled()
+
+    asyncio.run(main())
+
+
+def test_a_tun_that_is_deleted_while_it_is_captured_with_is_replaced_and_the_tunnel_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    gone = True
+
+    async def capture(host: FakeHost, wanted: Capture) -> None:
+        nonlocal gone
+        if gone:
+            gone = False
+            raise InterfaceGone("the interface mht does not exist")
+        await real(host, wanted)
+
+    real = FakeHost.capture
+    monkeypatch.setattr(FakeHost, "capture", capture)
+
+    async def main() -> None:
+        session = begun_disconnected(world)
+        await session.start(connecting=False)
+        session.connect()
+        async with asyncio.timeout(10):
+            status = await session.until(State.CONNECTED)
+        assert status.machine.enforced
         await session.leave(keep=False)
 
     asyncio.run(main())
