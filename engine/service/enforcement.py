@@ -42,11 +42,9 @@ class Failed(Exception):
     """An effect failed: the event that says so."""
 
     def __init__(self, event: state.ApplyFailed | state.Fatal | state.DeviceLost) -> None:
-        told, self.why = (
-            (event.why, event.why) if isinstance(event, state.DeviceLost) else (str(event.cause), event.cause.detail)
-        )
-        super().__init__(told)
         self.event = event
+        self.why = event.why if isinstance(event, state.DeviceLost) else event.cause.detail
+        super().__init__(self.why if isinstance(event, state.DeviceLost) else str(event.cause))
 
 
 def not_applied(kind: CauseKind, why: object) -> Failed:
@@ -135,9 +133,9 @@ class Enforcement:
         try:
             await within("the kernel's routing", self._host.capture(capture))
         except InterfaceGone as error:  # deleted since the policy was published, or by a release of ours that was late
-            again, self._gone = not self._gone, True
+            gone_before, self._gone = self._gone, True
             self.lost()
-            if again:
+            if not gone_before:
                 raise Failed(state.DeviceLost(str(error))) from error
             raise not_applied(CauseKind.TUN_DEVICE, error) from error
         except (OSError, HostError) as error:

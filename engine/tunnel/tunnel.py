@@ -219,7 +219,12 @@ class Tunnel:
         own = config.public_key
         if any(peer.public_key == own for peer in config.peers):  # it is ignored, as the kernel does
             config = replace(config, peers=tuple(peer for peer in config.peers if peer.public_key != own))
-        places = {peer.public_key: _endpoint(peer.endpoint) for peer in config.peers if peer.endpoint is not None}
+        there = {key: link.where for key, link in self._links.items() if key not in removed}
+        places = {
+            peer.public_key: _endpoint(peer.endpoint)
+            for peer in config.peers
+            if peer.endpoint is not None and there.get(peer.public_key) != peer.endpoint
+        }
         self._open_sockets(config)  # the last step that can fail
         if config.private_key != present.private_key:
             self._device.set_private_key(config.private_key)
