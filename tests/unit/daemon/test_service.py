@@ -183,22 +183,27 @@ def test_without_a_tunnel_to_connect_is_an_error_that_blocks_and_says_what_to_do
     with_service(tmp_path, work)
 
 
-def test_a_disconnect_overtakes_a_connect_that_still_looks_names_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looking = asyncio.Event()
+class Forever:
+    """A look-up of names that does not end; `asked` has what it was asked."""
 
-    async def forever(wanted: object) -> dict[str, IPAddress]:
-        looking.set()
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[object] = asyncio.Queue()
+
+    async def __call__(self, wanted: object) -> dict[str, IPAddress]:
+        self.asked.put_nowait(wanted)
         await asyncio.sleep(100)
         return {}
 
+
+def test_a_disconnect_overtakes_a_connect_that_still_looks_names_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work(running: Running) -> None:
         await with_tunnel(running)
-        monkeypatch.setattr(names, "look_up", forever)
+        monkeypatch.setattr(names, "look_up", forever := Forever())
         connect = asyncio.create_task(running.service.connect())
         second = asyncio.create_task(running.service.connect())
-        await looking.wait()
+        await forever.asked.get()
         await running.service.disconnect()
         await asyncio.gather(connect, second)
         assert running.state is State.DISCONNECTED
@@ -210,19 +215,12 @@ def test_a_disconnect_overtakes_a_connect_that_still_looks_names_up(
 def test_a_connect_right_behind_the_disconnect_that_ended_another_one_is_carried_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looking = asyncio.Event()
-
-    async def forever(wanted: object) -> dict[str, IPAddress]:
-        looking.set()
-        await asyncio.sleep(100)
-        return {}
-
     async def work(running: Running) -> None:
         await with_tunnel(running)
         with monkeypatch.context() as patched:
-            patched.setattr(names, "look_up", forever)
+            patched.setattr(names, "look_up", forever := Forever())
             first = asyncio.create_task(running.service.connect())
-            await looking.wait()
+            await forever.asked.get()
         # Both clients' requests have come before the cancelled one has its turn.
         disconnect = asyncio.create_task(running.service.disconnect())
         second = asyncio.create_task(running.service.connect())
@@ -237,22 +235,15 @@ def test_a_connect_right_behind_the_disconnect_that_ended_another_one_is_carried
 def test_a_connect_behind_a_disconnect_is_ended_by_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looking: asyncio.Queue[object] = asyncio.Queue()
-
-    async def forever(wanted: object) -> dict[str, IPAddress]:
-        looking.put_nowait(wanted)
-        await asyncio.sleep(100)
-        return {}
-
     async def work(running: Running) -> None:
         await with_tunnel(running)
-        monkeypatch.setattr(names, "look_up", forever)
+        monkeypatch.setattr(names, "look_up", forever := Forever())
         first = asyncio.create_task(running.service.connect())
-        await looking.get()
+        await forever.asked.get()
         disconnect = asyncio.create_task(running.service.disconnect())
         second = asyncio.create_task(running.service.connect())
         await asyncio.gather(first, disconnect)
-        await looking.get()
+        await forever.asked.get()
         await running.service.disconnect()
         await second
         assert running.state is State.DISCONNECTED
