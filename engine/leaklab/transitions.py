@@ -138,11 +138,7 @@ class _Walk:
         return as_told(self.client.call("status", None, schema.Status))
 
     def check(self, answered: bool = False) -> None:
-        """In Connected, a burst through the tunnel meets no rule that refuses; without a flood it is answered, too.
-
-        The flood is faster than the TUN is read. A datagram whose first fragment found no room in the TUN's queue is
-        torn already: that its other fragments are blocked is not the policy's doing.
-        """
+        """In Connected, a burst through the tunnel meets no rule that refuses; without a flood it is answered, too."""
         overflow = self.overflow()
         self.set(choice=schema.TunnelChoice("one"))
         if self.condition.state != "connected":
@@ -157,13 +153,21 @@ class _Walk:
         if (before.state, after.state) != ("connected", "connected"):
             self.lost.append(f"not connected when waited for: {before.state}, {after.state}")
             return
-        torn = after.drops.get(_TORN, 0) - before.drops.get(_TORN, 0) if self.overflow() > overflow else 0
-        for rule, count in refused(before, after).items():
-            if rule != "P-0" or count > torn:
-                self.lost.append(f"{count} packets met {rule} while connected")
+        self.refused(before, after, overflow, "while connected")
         unanswered = sum(attempt.source is None for attempt in attempts)
         if answered and unanswered:
             self.lost.append(f"{unanswered} of {len(burst)} packets of a burst were not answered while connected")
+
+    def refused(self, before: Told, after: Told, overflow: int, when: str) -> None:
+        """What met a rule that refuses between two statuses is lost; `overflow`: as it was at the first.
+
+        The flood is faster than the TUN is read. A datagram whose first fragment found no room in the TUN's queue is
+        torn already: that its other fragments are blocked is not the policy's doing.
+        """
+        torn = after.drops.get(_TORN, 0) - before.drops.get(_TORN, 0) if self.overflow() > overflow else 0
+        for rule, count in refused(before, after).items():
+            if rule != "P-0" or count > torn:
+                self.lost.append(f"{count} packets met {rule} {when}")
 
     def overflow(self) -> int:
         """Packets for which the TUN's queue had no room so far."""
@@ -194,7 +198,7 @@ def walk(arena: Arena, name: str, count: int, seed: int, everything: bool) -> Ce
     commands = 0
     with daemon.client() as client:
         walker = _Walk(arena, client, rng)
-        begin = walker.told()
+        begin, overflow = walker.told(), walker.overflow()
         judged = time.monotonic()
         arena.flood_at_full_rate(True)
         while watcher.count < count:
@@ -208,13 +212,14 @@ def walk(arena: Arena, name: str, count: int, seed: int, everything: bool) -> Ce
             if everything and commands % _CHECKED_EVERY == 0:
                 walker.check()
             if time.monotonic() - judged > _JUDGED_EVERY:
+                arena.flood_at_full_rate(False)  # it waits for the witnesses, which are slower
                 walker.judge()
+                arena.flood_at_full_rate(True)
                 judged = time.monotonic()
                 arena.progress(f"{watcher.count} of {count} transitions")
         arena.flood_at_full_rate(False)
         if not everything:
-            for rule, packets in refused(begin, walker.told()).items():
-                walker.lost.append(f"{packets} packets met {rule} between Connecting and Connected")
+            walker.refused(begin, walker.told(), overflow, "between Connecting and Connected")
         walker.check(answered=True)
     watcher.close()
     walker.judge()
